@@ -1,0 +1,2 @@
+//! The `remoor` command.
+fn main() {}
