@@ -1,0 +1,1 @@
+//! Outstanding calls by xid.
