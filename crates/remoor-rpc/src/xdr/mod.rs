@@ -325,6 +325,17 @@ impl<const N: usize> Xdr for [u8; N] {
     }
 }
 
+/// Two values in order: the discriminant and the arm of a union, for example.
+impl<A: Xdr, B: Xdr> Xdr for (A, B) {
+    fn encode(&self, w: &mut Writer) {
+        self.0.encode(w);
+        self.1.encode(w);
+    }
+    fn decode(r: &mut Reader) -> Result<Self> {
+        Ok((A::decode(r)?, B::decode(r)?))
+    }
+}
+
 /// Optional data, RFC 4506 section 4.19; also any union of a bool with a void arm.
 impl<T: Xdr> Xdr for Option<T> {
     fn encode(&self, w: &mut Writer) {
