@@ -18,6 +18,8 @@ mod config;
 mod packet;
 mod pool;
 pub mod preset;
+#[cfg(test)]
+mod script;
 mod table;
 mod track;
 
