@@ -1,8 +1,9 @@
 //! Linux destination NAT over connection tracking, with the defaults of `nf_conntrack_proto_tcp.c`.
 //!
 //! The map of new flows is changed by whoever watches the backends; entries that exist know nothing of it.
-//! Two deviations: a full table drops the new flow (`early_drop` first looks for an entry that is not
-//! assured), and a reply without an entry is dropped (the kernel forwards it untranslated).
+//! Deviations: a full table drops the new flow (`early_drop` first looks for an entry that is not
+//! assured); invalid segments and replies without an entry are dropped (the kernel leaves them untranslated,
+//! and what becomes of them is for the rules to say).
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
