@@ -4,9 +4,15 @@
 //! Everything is built with rtnetlink and ioctls; no `ip` binary is needed. It works as root and, through a user
 //! namespace, as an ordinary user. [`namespace::enter_private`] comes first, before any thread exists.
 
+pub mod attempts;
+pub mod capture;
+pub mod fault;
 pub mod namespace;
+pub mod segment;
 pub mod topology;
-pub use link::{End, LinkError, Mac};
 
 mod link;
+mod stop;
 mod sys;
+
+pub use link::{End, LinkError, Mac};

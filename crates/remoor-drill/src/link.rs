@@ -115,13 +115,20 @@ impl Netlink {
     }
 
     pub(crate) fn set_mac(&self, interface: &str, mac: Mac) -> Result<(), LinkError> {
-        let message =
-            LinkMessageBuilder::<LinkUnspec>::new().index(index_of(interface)?).address(mac.0.to_vec()).build();
+        let message = LinkMessageBuilder::<LinkUnspec>::new()
+            .index(index_of(interface)?)
+            .address(mac.0.to_vec())
+            .build();
         self.wait(self.handle.link().set(message).execute(), || format!("give {interface} the MAC {mac}"))
     }
 
     /// Adds or replaces the permanent neighbour entry of `address` on `interface`.
-    pub(crate) fn set_neighbour(&self, interface: &str, address: Ipv4Addr, mac: Mac) -> Result<(), LinkError> {
+    pub(crate) fn set_neighbour(
+        &self,
+        interface: &str,
+        address: Ipv4Addr,
+        mac: Mac,
+    ) -> Result<(), LinkError> {
         let request = self.handle.neighbours().add(index_of(interface)?, address.into());
         let request = request.link_layer_address(&mac.0).replace().execute();
         self.wait(request, || format!("set neighbour {address} on {interface} to {mac}"))

@@ -30,7 +30,9 @@ pub enum NamespaceError {
         source: io::Error,
     },
     /// A step on one host failed although namespaces work here.
-    #[error("host {host}: cannot {attempted}: {source}; check the limits of this user (ulimit -n, -u) and try again")]
+    #[error(
+        "host {host}: cannot {attempted}: {source}; check the limits of this user (ulimit -n, -u) and try again"
+    )]
     Host {
         /// The host's name.
         host: String,
@@ -75,9 +77,11 @@ fn enter_user_namespace(uid: u32, gid: u32) -> Result<(), NamespaceError> {
     sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS)
         .map_err(|e| unavailable("unshare a user namespace", e))?;
     // user_namespaces(7): an unprivileged gid_map needs setgroups denied first.
-    for (file, line) in
-        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
-    {
+    for (file, line) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ] {
         fs::write(Path::new("/proc/self").join(file), line)
             .map_err(|e| unavailable("map this user to root in the user namespace", e))?;
     }
@@ -94,12 +98,18 @@ fn remedy(read: impl Fn(&str) -> Option<String>) -> String {
     const BLOCKERS: [(&str, &str, &str); 3] = [
         ("user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
         ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
-        ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
     ];
     let blocker =
         BLOCKERS.iter().find(|(file, blocking, _)| read(file).is_some_and(|text| text.trim() == *blocking));
     match blocker {
-        Some((_, _, setting)) => format!("user namespaces are off: run `sudo sysctl -w {setting}`, or run as root"),
+        Some((_, _, setting)) => {
+            format!("user namespaces are off: run `sudo sysctl -w {setting}`, or run as root")
+        }
         None => "run as root; in a container add `--cap-add SYS_ADMIN --cap-add NET_ADMIN \
                  --security-opt seccomp=unconfined --security-opt apparmor=unconfined`"
             .to_owned(),
@@ -253,7 +263,9 @@ mod tests {
     #[test]
     fn the_remedy_names_the_setting_that_blocks() {
         assert!(remedy_when("user/max_user_namespaces", "0\n").contains("user.max_user_namespaces=10000"));
-        assert!(remedy_when("kernel/unprivileged_userns_clone", "0\n").contains("unprivileged_userns_clone=1"));
+        assert!(
+            remedy_when("kernel/unprivileged_userns_clone", "0\n").contains("unprivileged_userns_clone=1")
+        );
         let apparmor = remedy_when("kernel/apparmor_restrict_unprivileged_userns", "1\n");
         assert!(apparmor.contains("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"));
     }
@@ -266,7 +278,8 @@ mod tests {
 
     #[test]
     fn an_error_says_what_where_and_what_next() {
-        let error = host_error("node-a", "start remoor", io::Error::from_raw_os_error(libc::EAGAIN)).to_string();
+        let error =
+            host_error("node-a", "start remoor", io::Error::from_raw_os_error(libc::EAGAIN)).to_string();
         assert!(error.contains("node-a") && error.contains("start remoor") && error.contains("ulimit"));
     }
 }

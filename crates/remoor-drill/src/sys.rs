@@ -34,7 +34,11 @@ pub(crate) fn die_with_parent(command: &mut Command) {
             libc::getppid()
         };
         // A parent that died before prctl would never be noticed.
-        if u32::try_from(ppid) == Ok(parent) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+        if u32::try_from(ppid) == Ok(parent) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ESRCH))
+        }
     };
     // SAFETY: the hook makes two system calls and allocates nothing, which is allowed between fork and exec.
     unsafe { command.pre_exec(hook) };
@@ -133,7 +137,8 @@ impl PacketSocket {
     /// Reads one frame; `None` when none is waiting.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<FrameInfo>> {
         // SAFETY: sockaddr_ll and msghdr are plain data for which all zeroes is a valid value.
-        let (mut from, mut header): (libc::sockaddr_ll, libc::msghdr) = unsafe { (mem::zeroed(), mem::zeroed()) };
+        let (mut from, mut header): (libc::sockaddr_ll, libc::msghdr) =
+            unsafe { (mem::zeroed(), mem::zeroed()) };
         let mut control = Control([0; CONTROL_BYTES]);
         let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         header.msg_name = (&raw mut from).cast();
@@ -145,9 +150,11 @@ impl PacketSocket {
         // SAFETY: every pointer in `header` refers to a live local of the length stated beside it.
         let got = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut header, libc::MSG_TRUNC) };
         match usize::try_from(got) {
-            Ok(wire_len) => {
-                Ok(Some(FrameInfo { wire_len, direction: direction_of(from.sll_pkttype), time: time_of(&header) }))
-            }
+            Ok(wire_len) => Ok(Some(FrameInfo {
+                wire_len,
+                direction: direction_of(from.sll_pkttype),
+                time: time_of(&header),
+            })),
             Err(_) => nothing_waiting(io::Error::last_os_error()),
         }
     }
@@ -170,7 +177,13 @@ impl PacketSocket {
         let to: *mut c_void = (&raw mut stats).cast();
         // SAFETY: `to` points at `length` writable bytes laid out as struct tpacket_stats.
         let rc = unsafe {
-            libc::getsockopt(self.fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, to, &raw mut length)
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                to,
+                &raw mut length,
+            )
         };
         check(rc)?;
         Ok(stats.drops)
