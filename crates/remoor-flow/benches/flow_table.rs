@@ -1,0 +1,5 @@
+//! Lookups and new flows per second.
+
+fn main() {
+    divan::main();
+}
