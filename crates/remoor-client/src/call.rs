@@ -89,8 +89,7 @@ impl Client {
         if options.abandon == remoor_nfs::reconnect::Abandon::Silent {
             net::can_leave_silently()?;
         }
-        let now = tokio::time::Instant::now().into_std();
-        let machine = Machine::new(options.config_here()?, seed(), &net::excluded_reserved_ports(), now)?;
+        let machine = Machine::new(options.config_here()?, seed(), &net::excluded_reserved_ports())?;
         let (requests, queue) = mpsc::channel(MAX_QUEUED_CALLS);
         tokio::spawn(Driver::new(machine, server, queue, observer).run());
         Ok(Self { requests, credential: OpaqueAuth::sys(&identity()) })

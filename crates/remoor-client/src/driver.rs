@@ -11,6 +11,7 @@ use bytes::Bytes;
 use remoor_nfs::reconnect::{
     Abandon, Action, Call, CallFailure, CloseReason, ConnId, Event, Machine, Notice,
 };
+use remoor_rpc::call_table::MAX_OUTSTANDING;
 use remoor_rpc::message::peek_xid;
 use remoor_rpc::net;
 use remoor_rpc::record::Record;
@@ -102,10 +103,13 @@ impl Driver {
                 return Poll::Ready(Wake::Happening(*conn, happening));
             }
         }
-        match self.requests.poll_recv(cx) {
-            Poll::Ready(Some(request)) => return Poll::Ready(Wake::Request(request)),
-            Poll::Ready(None) => return Poll::Ready(Wake::NoMoreRequests),
-            Poll::Pending => {}
+        // Beyond what the machine may hold, requests wait in their queue, and callers with them.
+        if self.machine.outstanding() < MAX_OUTSTANDING {
+            match self.requests.poll_recv(cx) {
+                Poll::Ready(Some(request)) => return Poll::Ready(Wake::Request(request)),
+                Poll::Ready(None) => return Poll::Ready(Wake::NoMoreRequests),
+                Poll::Pending => {}
+            }
         }
         self.timer.as_mut().poll(cx).map(|()| Wake::Timer)
     }
@@ -113,9 +117,11 @@ impl Driver {
     fn begin(&mut self, request: Request) {
         let xid = self.machine.next_xid();
         let record = (request.encode)(xid);
-        match self.machine.call(now(), Call { xid, record, idempotent: request.idempotent }) {
-            Ok(()) => drop(self.waiting.insert(xid, request.reply)),
-            Err(error) => drop(request.reply.send(Err(error.into()))),
+        self.waiting.insert(xid, request.reply);
+        if let Err(error) = self.machine.call(now(), Call { xid, record, idempotent: request.idempotent }) {
+            // Not reached while the queue is held back at the machine's limit.
+            tracing::error!(xid, "call not accepted: {error}");
+            self.waiting.remove(&xid);
         }
     }
 
