@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use remoor_flow::TcpFlags;
 use serde::Serialize;
 
 use crate::capture::{Sighting, Tap};
-use crate::segment::{Flags, Segment};
+use crate::segment::Segment;
 use crate::topology::Node;
 
 /// One attempt of a client to connect to the service.
@@ -110,11 +111,11 @@ impl Tracker {
     fn see(&mut self, sighting: &Sighting) {
         let segment = &sighting.segment;
         match (sighting.tap, sighting.outgoing) {
-            (Tap::Client, true) if segment.dst == self.service && segment.flags.opens() => {
+            (Tap::Client, true) if segment.dst == self.service && segment.flags.is_lone_syn() => {
                 self.syn_left(sighting.time, segment);
             }
             (Tap::Client, false) if segment.src == self.service => self.answered(sighting.time, segment),
-            (Tap::Node(node), true) if segment.flags.opens() => self.forwarded(node, segment),
+            (Tap::Node(node), true) if segment.flags.is_lone_syn() => self.forwarded(node, segment),
             (Tap::Node(node), false) if segment.payload_len == 0 => {
                 self.from_nodes.insert(AnswerKey::of(segment), node);
             }
@@ -166,15 +167,16 @@ impl Tracker {
 /// What `segment` says about a SYN with sequence number `isn`; `None` for segments of an earlier connection.
 fn answer_kind(segment: &Segment, isn: u32) -> Option<AnswerKind> {
     let flags = segment.flags;
-    let acknowledges = flags.has(Flags::ACK) && segment.ack == isn.wrapping_add(1);
-    if flags.has(Flags::RST) {
+    let acknowledges = flags.contains(TcpFlags::ACK) && segment.ack == isn.wrapping_add(1);
+    if flags.contains(TcpFlags::RST) {
         // A RST that acknowledges nothing answers a segment with an ACK (RFC 9293 §3.10.7.1), never a SYN.
         return acknowledges.then_some(AnswerKind::Rst);
     }
-    if flags.has(Flags::SYN) {
+    if flags.contains(TcpFlags::SYN) {
         return acknowledges.then_some(AnswerKind::SynAck);
     }
-    let bare_ack = flags.has(Flags::ACK) && !flags.has(Flags::FIN) && segment.payload_len == 0;
+    let bare_ack =
+        flags.contains(TcpFlags::ACK) && !flags.contains(TcpFlags::FIN) && segment.payload_len == 0;
     (bare_ack && !acknowledges).then_some(AnswerKind::ChallengeAck)
 }
 
@@ -191,8 +193,8 @@ mod tests {
         seen: Vec<Sighting>,
     }
 
-    const SYN_ACK: Flags = Flags::SYN.and(Flags::ACK);
-    const RST_ACK: Flags = Flags::RST.and(Flags::ACK);
+    const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+    const RST_ACK: TcpFlags = TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0);
 
     impl Wire {
         fn add(&mut self, tap: Tap, outgoing: bool, segment: Segment) {
@@ -203,14 +205,14 @@ mod tests {
         fn syn(&mut self, port: u16, isn: u32, to: Option<Node>) {
             let client = SocketAddrV4::new(Ipv4Addr::new(10, 81, 1, 2), port);
             let syn =
-                Segment { src: client, dst: SERVICE, flags: Flags::SYN, seq: isn, ack: 0, payload_len: 0 };
+                Segment { src: client, dst: SERVICE, flags: TcpFlags::SYN, seq: isn, ack: 0, payload_len: 0 };
             self.add(Tap::Client, true, syn);
             if let Some(node) = to {
                 self.add(Tap::Node(node), true, Segment { dst: Topology::node_service(node), ..syn });
             }
         }
 
-        fn answer(&mut self, port: u16, from: Option<Node>, flags: Flags, ack: u32) {
+        fn answer(&mut self, port: u16, from: Option<Node>, flags: TcpFlags, ack: u32) {
             let client = SocketAddrV4::new(Ipv4Addr::new(10, 81, 1, 2), port);
             let answer = Segment { src: SERVICE, dst: client, flags, seq: 77, ack, payload_len: 0 };
             if let Some(node) = from {
@@ -276,7 +278,7 @@ mod tests {
     fn a_challenge_ack_gives_way_to_the_syn_ack_that_follows() {
         let mut wire = Wire::default();
         wire.syn(700, 10, Some(Node::A));
-        wire.answer(700, Some(Node::A), Flags::ACK, 5000);
+        wire.answer(700, Some(Node::A), TcpFlags::ACK, 5000);
         assert_eq!(wire.attempts()[0].answer.unwrap().kind, AnswerKind::ChallengeAck);
         wire.syn(700, 10, Some(Node::A));
         wire.answer(700, Some(Node::A), SYN_ACK, 11);
@@ -289,7 +291,7 @@ mod tests {
         let mut wire = Wire::default();
         wire.syn(700, 10, Some(Node::A));
         wire.answer(700, Some(Node::A), SYN_ACK, 11);
-        wire.answer(700, Some(Node::A), Flags::ACK, 400);
+        wire.answer(700, Some(Node::A), TcpFlags::ACK, 400);
         wire.answer(700, None, RST_ACK, 11);
         assert_eq!(wire.attempts()[0].connected_to(), Some(Node::A));
     }
@@ -298,7 +300,7 @@ mod tests {
     fn a_bare_rst_belongs_to_the_connection_before() {
         let mut wire = Wire::default();
         wire.syn(700, 10, Some(Node::A));
-        wire.answer(700, None, Flags::RST, 0);
+        wire.answer(700, None, TcpFlags::RST, 0);
         assert_eq!(wire.attempts()[0].answer, None);
     }
 

@@ -5,6 +5,7 @@
 //! namespace, as an ordinary user. [`namespace::enter_private`] comes first, before any thread exists.
 
 pub mod attempts;
+pub mod balancer;
 pub mod capture;
 pub mod fault;
 pub mod namespace;

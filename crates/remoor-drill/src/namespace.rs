@@ -138,7 +138,7 @@ struct SpawnJob {
 }
 
 impl Host {
-    /// Makes an empty host: its own loopback device (down), no links, IPv6 off.
+    /// Makes an empty host: its own loopback device (down), no links, IPv6 and forwarding off.
     ///
     /// # Errors
     /// [`NamespaceError::Host`] when the namespace cannot be made.
@@ -229,6 +229,8 @@ fn keep_host(made: &Sender<io::Result<OwnedFd>>, jobs: &Receiver<SpawnJob>) {
 
 fn make_netns() -> io::Result<OwnedFd> {
     sys::unshare(libc::CLONE_NEWNET)?;
+    // devinet_init_net copies the machine's own setting, which may be on.
+    fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
     silence_ipv6()?;
     Ok(fs::File::open("/proc/thread-self/ns/net")?.into())
 }

@@ -1,6 +1,7 @@
 //! Tests on the real network of a drill. They run as root or as an ordinary user, in namespaces of their own; no
 //! test harness, because a user namespace can only be entered before the first thread exists.
 
+mod balancers;
 mod bench;
 mod faults;
 mod hosts;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         Err(error) => panic!("{error}"),
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-')).cloned().unwrap_or_default();
-    let tests = [hosts::TESTS, faults::TESTS, wire::TESTS].concat();
+    let tests = [hosts::TESTS, faults::TESTS, wire::TESTS, balancers::TESTS].concat();
     let failed = tests.iter().filter(|(name, _)| name.contains(&filter)).filter(|test| !passes(test)).count();
     println!("{failed} of {} tests failed", tests.len());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -40,7 +40,7 @@ fn tshark_sees_the_same_syns() -> Result<()> {
 }
 
 fn our_syns(sightings: &[Sighting]) -> Vec<Syn> {
-    let syns = sightings.iter().filter(|s| s.segment.flags.opens());
+    let syns = sightings.iter().filter(|s| s.segment.flags.is_lone_syn());
     syns.map(|Sighting { time, tap, segment, .. }| {
         let time = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
         (tap.interface().to_owned(), segment.src.port(), segment.seq, time)
