@@ -1,5 +1,8 @@
 //! Tests of the whole machine in virtual time.
 
+mod pair;
+mod scenario;
+
 use std::time::Instant;
 
 /// The instant virtual time starts from. Nothing depends on its value.
