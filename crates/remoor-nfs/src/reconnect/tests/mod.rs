@@ -1,6 +1,7 @@
 //! Tests of the whole machine in virtual time.
 
 mod pair;
+mod property;
 mod scenario;
 
 use std::time::Instant;
