@@ -3,6 +3,7 @@
 mod pair;
 mod property;
 mod scenario;
+mod transition;
 
 use std::time::Instant;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::*;
-use super::pair::{Net, Node, Pair};
+use super::pair::{Net, Node, Pair, test_record};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -60,8 +60,7 @@ fn calls_are_resent_byte_for_byte() {
     pair.fail_over(Node::Silent);
     let xid = pair.call(true);
     pair.run_until_answered(SECOND);
-    let sent: Vec<_> =
-        pair.sent.iter().filter(|(_, record)| *record == super::pair::test_record(xid)).collect();
+    let sent: Vec<_> = pair.sent.iter().filter(|(_, record)| *record == test_record(xid)).collect();
     assert_eq!(sent.len(), 2);
     assert_ne!(sent[0].0, sent[1].0);
 }
@@ -237,7 +236,7 @@ fn timeo_resends_on_the_live_connection_then_a_hard_mount_says_so() {
     pair.set_node(0, Node::Stuck);
     let xid = pair.call(true);
     pair.run_for(10 * SECOND);
-    let sent = pair.sent.iter().filter(|(_, record)| *record == super::pair::test_record(xid)).count();
+    let sent = pair.sent.iter().filter(|(_, record)| *record == test_record(xid)).count();
     assert_eq!(sent, 4, "at 0 s, 2 s (timeo), 6 s (major) and 8 s");
     assert_eq!(pair.notices()[1..], [Notice::NotResponding]);
     pair.set_node(0, Node::Alive);
@@ -286,4 +285,105 @@ fn a_lossy_slow_path_settles() {
         pair.run_until_answered(60 * SECOND);
     }
     assert!(pair.machine.counters().moves <= 5, "{:?}", pair.machine.counters());
+}
+
+#[test]
+fn no_privilege_for_a_reserved_port_fails_the_mount_with_the_remedies() {
+    let mut machine = Machine::new(Config::default(), 22, &[]).unwrap();
+    let now = super::epoch();
+    machine.connect(now);
+    let Some(Action::Connect { conn, .. }) = machine.poll() else { panic!() };
+    machine.handle_event(now, Event::ConnectFailed { conn, error: ConnectError::PermissionDenied });
+    let xid = machine.next_xid();
+    machine.call(now, Call { xid, record: test_record(xid), idempotent: true }).unwrap();
+    let Some(Action::Failed { error, .. }) = machine.poll() else { panic!() };
+    let message = error.to_string();
+    assert!(message.contains("noresvport") && message.contains("CAP_NET_BIND_SERVICE"), "{message}");
+    assert_eq!(
+        (machine.state(), machine.poll()),
+        (State::Failed, None),
+        "no unprivileged port is tried instead"
+    );
+}
+
+#[test]
+fn an_unprivileged_port_that_is_refused_is_only_retried() {
+    let range = PortRange::Ephemeral { lo: EPHEMERAL_LO, hi: EPHEMERAL_HI };
+    let mut machine = Machine::new(Config { range, ..fresh() }, 23, &[]).unwrap();
+    let now = super::epoch();
+    machine.connect(now);
+    let Some(Action::Connect { conn, .. }) = machine.poll() else { panic!() };
+    machine.handle_event(now, Event::ConnectFailed { conn, error: ConnectError::PermissionDenied });
+    assert_eq!(machine.state(), State::BackingOff);
+}
+
+#[test]
+fn disconnecting_fails_what_is_outstanding_and_leaves_nothing_to_do() {
+    let mut pair = Pair::connected(fresh(), 24);
+    pair.set_node(0, Node::Stuck);
+    let xid = pair.call(true);
+    pair.run_for(500 * MS);
+    pair.machine.disconnect(pair.now);
+    pair.run_for(SECOND);
+    assert_eq!(pair.failures[&xid], CallFailure::Disconnected);
+    assert_eq!((pair.machine.state(), pair.machine.poll_timeout()), (State::Idle, None));
+    assert_eq!(pair.abandoned.len(), 2, "the connection and its race");
+    pair.set_node(0, Node::Alive);
+    pair.connect();
+    pair.run_for(SECOND);
+    assert_eq!(pair.machine.state(), State::Ready);
+}
+
+#[test]
+fn a_server_that_dies_of_a_call_is_not_called_in_a_tight_loop() {
+    let mut pair = Pair::connected(fresh(), 25);
+    pair.net.service = 2 * MS;
+    pair.call(true);
+    for _ in 0..6000 {
+        if pair.machine.state() == State::Ready {
+            pair.reset_connections(pair.active);
+        }
+        pair.run_for(5 * MS);
+        pair.net.service = 10 * SECOND;
+    }
+    assert!(pair.attempts.len() < 60, "{} attempts in 30 s", pair.attempts.len());
+}
+
+#[test]
+fn a_long_reply_that_trickles_in_is_no_silence() {
+    let mut pair = Pair::connected(fresh(), 26);
+    pair.set_node(0, Node::Stuck);
+    pair.call(true);
+    for _ in 0..100 {
+        pair.run_for(200 * MS);
+        let conn = ConnId(0);
+        pair.machine.handle_event(pair.now, Event::Progress { conn });
+    }
+    assert_eq!(pair.machine.counters().suspicions, 0);
+}
+
+#[test]
+fn a_cancelled_call_is_never_sent_again_and_its_reply_is_dropped() {
+    let mut pair = Pair::connected(fresh(), 27);
+    let xid = pair.call(true);
+    pair.machine.cancel(xid);
+    pair.run_for(SECOND);
+    assert!(pair.replies.is_empty());
+    assert_eq!(pair.machine.counters().stray_replies, 1);
+    pair.call(true);
+    pair.run_until_answered(SECOND);
+    assert_eq!(pair.executed[0].len(), 2);
+}
+
+#[test]
+fn a_flap_loses_nothing() {
+    for config in [fresh(), same(Abandon::Silent), same(Abandon::Reset), same(Abandon::Fin)] {
+        let mut pair = Pair::connected(config, 28);
+        let xids: Vec<_> = (0..20).map(|n| pair.call(n % 2 == 0)).collect();
+        pair.set_node(0, Node::Silent);
+        pair.run_for(3 * SECOND);
+        pair.set_node(0, Node::Alive);
+        pair.run_until_answered(20 * SECOND);
+        assert_eq!(pair.replies.keys().copied().collect::<Vec<_>>(), xids);
+    }
 }
