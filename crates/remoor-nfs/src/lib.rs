@@ -7,4 +7,5 @@
 //! | [`mnt`] | the MOUNT program, version 3 |
 
 pub mod mnt;
+pub mod reconnect;
 pub mod v3;
