@@ -1,1 +1,3 @@
 //! remoor-server
+
+pub mod vfs;

@@ -1,0 +1,9 @@
+//! Tests of the whole machine in virtual time.
+
+use std::time::Instant;
+
+/// The instant virtual time starts from. Nothing depends on its value.
+#[allow(clippy::disallowed_methods, reason = "an Instant has no other constructor")]
+pub(super) fn epoch() -> Instant {
+    Instant::now()
+}
