@@ -17,8 +17,9 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Self::open(address)
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}{}", remedy(&e))))?;
+        let socket = Self::open(address).map_err(|e| {
+            io::Error::new(e.kind(), format!("cannot listen on {address}: {e}{}", remedy(&e)))
+        })?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
         Ok(Self { address: bound, socket })
     }
@@ -64,7 +65,9 @@ impl Listener {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; stop the other NFS server (systemctl stop nfs-server) or choose another port",
+        io::ErrorKind::AddrInUse => {
+            "; stop the other NFS server (systemctl stop nfs-server) or choose another port"
+        }
         io::ErrorKind::PermissionDenied => "; a port below 1024 needs CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; choose an address of this host",
         _ => "",

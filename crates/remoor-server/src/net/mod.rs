@@ -182,7 +182,9 @@ impl<S: Service> Handle<S> {
         let drained = self.wait_drained();
         self.net.stopping.store(true, Relaxed);
         let _ = rustix::io::write(&self.net.stop, &1u64.to_ne_bytes());
-        self.net.snapshot().iter().for_each(|c| self.net.close(c));
+        self.net.snapshot().iter().for_each(|c| {
+            self.net.close(c);
+        });
         for worker in self.workers.drain(..).filter(|_| drained) {
             let _ = worker.join();
         }

@@ -7,8 +7,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use remoor_rpc::record::Record;
-use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use socket2::Socket;
 
 use super::connection::{Connection, Error, Taken};
@@ -53,10 +53,14 @@ impl<S: Service> Net<S> {
                 Ok((socket, peer)) => self.admit(socket, peer),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 // The client gave up while it waited to be accepted, or a signal came.
-                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
                 Err(_) if self.draining.load(Relaxed) => return,
                 Err(e) => {
-                    tracing::warn!("cannot accept on {}: {e}; raise the limit of open files", listener.address);
+                    tracing::warn!(
+                        "cannot accept on {}: {e}; raise the limit of open files",
+                        listener.address
+                    );
                     std::thread::sleep(ACCEPT_PAUSE);
                     break;
                 }
@@ -117,7 +121,11 @@ impl<S: Service> Net<S> {
             self.rearm(connection);
             match taken {
                 Ok(Taken::Record(record)) => self.dispatch(connection, record),
-                Ok(Taken::Nothing) => return if receive { self.moved(connection) },
+                Ok(Taken::Nothing) => {
+                    return if receive {
+                        self.moved(connection)
+                    };
+                }
                 Ok(Taken::Ended) => return self.close_if_done(connection),
                 Err(Error::Io(e)) => return self.fail(connection, &e),
                 Err(e @ Error::Record(_)) => return self.fail(connection, &e),
@@ -278,7 +286,10 @@ impl<S: Service> Net<S> {
         let busy = locked(&self.schedule).pending(connection.id) > 0;
         let stalled = connection.unsent() > 0 || (!busy && connection.is_midway());
         if stalled && still >= self.limits.stall.as_millis() as u64 {
-            self.fail(connection, &format!("no progress for {still} ms in the middle of a record or a reply"));
+            self.fail(
+                connection,
+                &format!("no progress for {still} ms in the middle of a record or a reply"),
+            );
         } else if still >= self.limits.idle.as_millis() as u64 && !busy {
             tracing::debug!(client = %connection.peer, "connection idle, closed");
             self.close(connection);
