@@ -1,3 +1,5 @@
 //! remoor-server
 
+pub mod errno;
+pub mod handle;
 pub mod vfs;
