@@ -23,6 +23,7 @@
 //! | [`vfs`] | what the procedures need of a file system, and file systems |
 //! | [`handle`] | file handles as clients see them |
 
+pub mod errno;
 pub mod exports;
 pub mod handle;
 mod mnt;

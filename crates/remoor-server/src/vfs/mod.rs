@@ -15,7 +15,7 @@ use self::creation::{NewAttr, check_link_text, exclusive_times, is_dot, made_by,
 /// At most [`MAX_NODE_HANDLE`] bytes; the export's signature is put around it before a client sees it.
 pub type NodeHandle = Bytes;
 /// Longest [`NodeHandle`], in bytes.
-pub const MAX_NODE_HANDLE: usize = 40;
+pub const MAX_NODE_HANDLE: usize = 39;
 
 /// Result of an operation; the error is the status the client sees.
 pub type Result<T> = std::result::Result<T, NfsStat>;
