@@ -19,6 +19,8 @@ const RTO_MIN: Duration = Duration::from_millis(200);
 const RTO_MAX: Duration = Duration::from_secs(120);
 /// `net.ipv4.tcp_synack_retries`.
 const SYN_ACK_RETRIES: u32 = 5;
+/// Octets of one segment on Ethernet with timestamps.
+const MSS: u32 = 1448;
 /// Octets within which a RST counts as in the window (RFC 5961 section 3.2); `net.ipv4.tcp_rmem` gives at least this.
 const WINDOW: u32 = 65_535;
 
@@ -331,7 +333,7 @@ impl Socket {
         if self.snd_una != self.snd_nxt {
             self.arm_if_idle(now);
             if lost {
-                self.resend_all(io);
+                self.resend(self.in_flight.len(), io);
             }
         }
     }
@@ -364,29 +366,33 @@ impl Socket {
         self.emit(flags, self.isn, None, io);
     }
 
-    /// The first expiry sends the tail loss probe of RFC 8985 section 7, which does not count as a retransmission;
-    /// each later one the oldest segment, with the FIN behind it as `tcp_retrans_try_collapse` joins them.
+    /// The first expiry sends the tail loss probe of RFC 8985 section 7, which does not count as a retransmission.
     fn retransmit(&mut self, now: Instant, io: &mut Io) {
         if std::mem::replace(&mut self.probed, true) {
             self.retransmits += 1;
         }
         let wait = doubled(self.rto, self.retransmits);
         self.deadline = Some((now + wait).min(self.unacked_since + self.tcp.user_timeout).max(now + RTO_MIN));
-        let only = self.in_flight.len() <= 1;
-        let fin = if self.fin.is_some() && only { TcpFlags::FIN } else { TcpFlags::default() };
-        match self.in_flight.front().copied() {
-            Some(sent) => self.emit(TcpFlags::ACK | TcpFlags::PSH | fin, sent.seq, Some(sent.message), io),
-            None => self.emit(TcpFlags::ACK | fin, self.fin.unwrap_or(self.snd_nxt), None, io),
-        }
+        let small = self.in_flight.iter().scan(0u32, |octets, sent| {
+            *octets = octets.saturating_add(sent.message.len);
+            (*octets <= MSS).then_some(())
+        });
+        let together = small.count().max(1);
+        self.resend(together, io);
     }
 
-    fn resend_all(&mut self, io: &mut Io) {
-        for index in 0..self.in_flight.len() {
-            let sent = self.in_flight[index];
-            self.emit(TcpFlags::ACK | TcpFlags::PSH, sent.seq, Some(sent.message), io);
+    /// Sends the oldest `count` segments again; with all of them goes the FIN. Linux joins those that fit into one
+    /// (`tcp_retrans_try_collapse`), which a balancer cannot tell from a burst.
+    fn resend(&self, count: usize, io: &mut Io) {
+        let all = count >= self.in_flight.len();
+        let fin = if all && self.fin.is_some() { TcpFlags::FIN } else { TcpFlags::default() };
+        for sent in self.in_flight.iter().take(count) {
+            let last = self.in_flight.back().is_some_and(|back| back.seq == sent.seq);
+            let flags = TcpFlags::ACK | TcpFlags::PSH | if last { fin } else { TcpFlags::default() };
+            self.emit(flags, sent.seq, Some(sent.message), io);
         }
-        if let Some(fin) = self.fin {
-            self.emit(TcpFlags::FIN | TcpFlags::ACK, fin, None, io);
+        if let Some(seq) = self.fin.filter(|_| self.in_flight.is_empty()) {
+            self.emit(TcpFlags::ACK | TcpFlags::FIN, seq, None, io);
         }
     }
 

@@ -11,14 +11,14 @@ use super::client::{Client, Logic, Replied};
 use super::node::{Condition, Node};
 use super::queue::Queue;
 use super::tcp::{Message, Packet};
-use super::{FAULTY, Fault, Prediction, SPARE, Scenario};
+use super::{FAULTY, Fault, PredictError, Prediction, SPARE, Scenario};
 use crate::packet::{BackendId, Direction};
 use crate::pool::Health;
 
 /// Writers at most; more change nothing about a failover.
-const WRITERS_LIMIT: usize = 64;
-/// Events at most, whatever the scenario says: some 100 000 calls.
-const EVENT_LIMIT: u32 = 1_000_000;
+const WRITERS_LIMIT: u32 = 64;
+/// Events at most, whatever the scenario says: some 500 000 calls.
+const EVENT_LIMIT: u32 = 5_000_000;
 /// Least time a segment takes for one of the two hops of a path, so that virtual time always moves.
 const HOP_MIN: Duration = Duration::from_micros(1);
 /// How long replies come from another node before nothing more can happen.
@@ -44,7 +44,7 @@ pub(super) enum Event {
     BalancerTimer,
     /// A server's process is done with a call of the connection with this port and initial sequence number.
     Served { backend: BackendId, port: u16, isn: u32, call: Message },
-    NextCall { writer: usize },
+    NextCall { writer: u32 },
     Break,
     Mend,
     /// The balancer's probes notice what the faulty node is now.
@@ -120,19 +120,18 @@ impl<'a, L: Logic> World<'a, L> {
         }
     }
 
-    pub(super) fn run(mut self) -> Prediction {
+    pub(super) fn run(mut self) -> Result<Prediction, PredictError> {
         self.set_out();
         let end = self.fault_at + self.scenario.window;
         for _ in 0..EVENT_LIMIT {
-            let Some((at, event)) = self.queue.pop().filter(|(at, _)| *at <= end) else { break };
+            let next = self.queue.pop().filter(|(at, _)| *at <= end && !self.is_settled());
+            let Some((at, event)) = next else { return Ok(self.report()) };
             self.now = at;
             self.handle(event);
             self.note_replies();
-            if self.is_settled() {
-                break;
-            }
         }
-        self.report()
+        let reached = self.now.saturating_duration_since(self.scenario.start);
+        Err(PredictError::TooManyEvents { limit: EVENT_LIMIT, reached })
     }
 
     fn set_out(&mut self) {
@@ -140,9 +139,10 @@ impl<'a, L: Logic> World<'a, L> {
             self.queue.push(self.fault_at, Event::Break);
         }
         self.with_client(|client, cx| client.connect(cx));
-        for writer in 0..self.scenario.writers.min(WRITERS_LIMIT) {
+        let writers = self.scenario.writers.min(WRITERS_LIMIT);
+        for writer in 0..writers {
             // Spread over one period, as writers of a real workload are.
-            let offset = self.scenario.call_every * writer as u32 / self.scenario.writers as u32;
+            let offset = self.scenario.call_every * writer / writers;
             self.queue.push(self.now + offset, Event::NextCall { writer });
         }
     }
@@ -219,11 +219,11 @@ impl<'a, L: Logic> World<'a, L> {
         }
     }
 
-    /// The client is served again and by a node that nothing more will happen to.
+    /// The client is served again, and by a node that works: nothing more will happen to it.
     fn is_settled(&self) -> bool {
-        let served_by_faulty = self.client.attempts.last().is_none_or(|(_, attempt)| attempt.reached == Some(FAULTY));
-        let may_break = served_by_faulty && matches!(self.scenario.fault, Fault::Kill | Fault::Stop { .. });
-        self.ledger.after.is_some_and(|(at, _)| self.now >= at + SETTLED) && !may_break
+        let Some((at, _)) = self.ledger.after else { return false };
+        let by_faulty = self.client.attempts.last().is_none_or(|(_, attempt)| attempt.reached == Some(FAULTY));
+        self.now >= at + SETTLED && (!by_faulty || self.nodes[0].condition == Condition::Serving)
     }
 
     fn report(self) -> Prediction {
