@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::RngExt;
-use remoor_nfs::reconnect::{Abandon, Action, Call, CloseReason, ConnId, ConnectError, Event, Machine, Notice, Transmit};
+use remoor_nfs::reconnect::{
+    Abandon, Action, Call, CloseReason, ConnId, ConnectError, Event, Machine, Notice, Transmit,
+};
 use remoor_rpc::call_table::InsertError;
 use remoor_rpc::message::{ReplyStatus, encode_reply, peek_xid};
 use remoor_rpc::record::Record;
@@ -94,15 +96,6 @@ struct Endpoint {
     armed: Option<Instant>,
 }
 
-/// A reply that a call of a writer got.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Replied {
-    /// When a server sent it first.
-    pub(super) born: Instant,
-    /// The client's port of the connection it came on.
-    pub(super) port: u16,
-}
-
 pub(super) struct Client<L> {
     logic: L,
     tcp: Tcp,
@@ -114,10 +107,11 @@ pub(super) struct Client<L> {
     /// Each attempt with its id, in order.
     pub(super) attempts: Vec<(ConnId, Attempt)>,
     pub(super) notices: Vec<(Instant, Notice)>,
-    /// Replies to writers since the world last asked.
-    pub(super) replies: Vec<Replied>,
+    /// When the replies that writers got since the world last asked were sent.
+    pub(super) replies: Vec<Instant>,
     writers: BTreeMap<u32, u32>,
-    arriving: Option<Replied>,
+    /// When the reply that is being fed to the logic was sent.
+    arriving: Option<Instant>,
     armed: Option<Instant>,
 }
 
@@ -244,7 +238,8 @@ impl<L: Logic> Client<L> {
 
     fn open(&mut self, conn: ConnId, port: u16, cx: &mut Context<'_>) {
         let held = self.endpoints.values().any(|endpoint| endpoint.port == port);
-        let endpoint = Endpoint { port, socket: None, established: false, lingers: false, drop_at: None, armed: None };
+        let endpoint =
+            Endpoint { port, socket: None, established: false, lingers: false, drop_at: None, armed: None };
         self.endpoints.insert(conn, endpoint);
         if !held {
             self.send_syn(conn, cx);
@@ -346,7 +341,7 @@ impl<L: Logic> Client<L> {
                 self.abandon(conn, Abandon::Fin, cx);
                 Event::Closed { conn, how: CloseReason::Fin }
             }
-            Signal::Received(message) => self.received(conn, port, message),
+            Signal::Received(message) => self.received(conn, message),
         };
         self.logic.handle_event(cx.now, event);
         while let Some(action) = self.logic.poll() {
@@ -355,8 +350,8 @@ impl<L: Logic> Client<L> {
         self.arriving = None;
     }
 
-    fn received(&mut self, conn: ConnId, port: u16, message: Message) -> Event {
-        self.arriving = Some(Replied { born: message.born, port });
+    fn received(&mut self, conn: ConnId, message: Message) -> Event {
+        self.arriving = Some(message.born);
         if let Some(attempt) = self.attempt_mut(conn) {
             attempt.served = true;
         }

@@ -109,7 +109,9 @@ impl Scenario {
             *duration = LONGEST.min(*duration);
         }
         match &mut scenario.fault {
-            Fault::Stop { resume_after: after } | Fault::Flap { back_after: after } => *after = LONGEST.min(*after),
+            Fault::Stop { resume_after: after } | Fault::Flap { back_after: after } => {
+                *after = LONGEST.min(*after)
+            }
             Fault::None | Fault::Silent | Fault::Kill => {}
         }
         scenario

@@ -127,8 +127,15 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Sends the first SYN.
-    pub(super) fn connect(flow: FiveTuple, isn: u32, tcp: Tcp, round_trip: Duration, now: Instant, io: &mut Io) -> Self {
-        let mut socket = Self::new(State::SynSent, flow, isn, 0, tcp, round_trip, now);
+    pub(super) fn connect(
+        flow: FiveTuple,
+        isn: u32,
+        tcp: Tcp,
+        round_trip: Duration,
+        now: Instant,
+        io: &mut Io,
+    ) -> Self {
+        let socket = Self::new(State::SynSent, flow, isn, 0, tcp, round_trip, now);
         socket.emit(TcpFlags::SYN, isn, None, io);
         socket
     }
@@ -136,7 +143,7 @@ impl Socket {
     /// Answers a SYN.
     pub(super) fn accept(syn: &Segment, isn: u32, round_trip: Duration, now: Instant, io: &mut Io) -> Self {
         let tcp = Tcp { syn_retries: SYN_ACK_RETRIES, syn_linear_timeouts: 0, ..Tcp::default() };
-        let mut socket = Self::new(State::SynRecv, syn.flow, isn, syn.end(), tcp, round_trip, now);
+        let socket = Self::new(State::SynRecv, syn.flow, isn, syn.end(), tcp, round_trip, now);
         socket.emit(TcpFlags::SYN | TcpFlags::ACK, isn, None, io);
         socket
     }
@@ -323,7 +330,8 @@ impl Socket {
             return;
         }
         self.snd_una = ack;
-        while self.in_flight.front().is_some_and(|sent| !after(sent.seq.wrapping_add(sent.message.len), ack)) {
+        while self.in_flight.front().is_some_and(|sent| !after(sent.seq.wrapping_add(sent.message.len), ack))
+        {
             self.in_flight.pop_front();
         }
         let lost = self.retransmits > 0;
