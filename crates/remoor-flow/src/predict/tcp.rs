@@ -34,11 +34,19 @@ pub struct Tcp {
     pub syn_linear_timeouts: u32,
     /// TCP_USER_TIMEOUT; its default, 0, means what `net.ipv4.tcp_retries2` = 15 amounts to.
     pub user_timeout: Duration,
+    /// Whether a FIN leaves although the congestion window is used up, as `tcp_cwnd_test` of Linux 6.1 has it.
+    /// Linux 6.18 was seen to keep a FIN back once data was retransmitted, so that no balancer sees it.
+    pub fin_ignores_window: bool,
 }
 
 impl Default for Tcp {
     fn default() -> Self {
-        Self { syn_retries: 6, syn_linear_timeouts: 4, user_timeout: Duration::from_millis(924_600) }
+        Self {
+            syn_retries: 6,
+            syn_linear_timeouts: 4,
+            user_timeout: Duration::from_millis(924_600),
+            fin_ignores_window: false,
+        }
     }
 }
 
@@ -110,7 +118,11 @@ pub(super) struct Socket {
     snd_nxt: u32,
     snd_una: u32,
     rcv_nxt: u32,
-    /// Written but not acknowledged, in order.
+    /// Written but kept back: after a timeout the congestion window is one segment, and that is out.
+    held: VecDeque<Message>,
+    /// A FIN is due after `held`.
+    fin_held: bool,
+    /// Sent but not acknowledged, in order.
     in_flight: VecDeque<Sent>,
     /// Sequence number of our FIN, once it was sent.
     fin: Option<u32>,
@@ -167,6 +179,8 @@ impl Socket {
             snd_nxt: isn.wrapping_add(1),
             snd_una: isn,
             rcv_nxt,
+            held: VecDeque::new(),
+            fin_held: false,
             in_flight: VecDeque::new(),
             fin: None,
             peer_finished: false,
@@ -205,14 +219,11 @@ impl Socket {
     }
 
     pub(super) fn send(&mut self, message: Message, now: Instant, io: &mut Io) {
-        if self.state != State::Open || self.fin.is_some() {
+        if self.state != State::Open || self.fin.is_some() || self.fin_held {
             return;
         }
-        let sent = Sent { seq: self.snd_nxt, message };
-        self.in_flight.push_back(sent);
-        self.snd_nxt = self.snd_nxt.wrapping_add(message.len);
-        self.arm_if_idle(now);
-        self.emit(TcpFlags::ACK | TcpFlags::PSH, sent.seq, Some(message), io);
+        self.held.push_back(message);
+        self.push(now, io);
     }
 
     /// close(2): a FIN after all that was written.
@@ -220,10 +231,29 @@ impl Socket {
         if self.state != State::Open {
             self.end(io, None);
         } else if self.fin.is_none() {
-            self.fin = Some(self.snd_nxt);
-            self.snd_nxt = self.snd_nxt.wrapping_add(1);
+            self.fin_held = true;
+            self.push(now, io);
+        }
+    }
+
+    /// Sends what the congestion window allows.
+    fn push(&mut self, now: Instant, io: &mut Io) {
+        let recovers = self.retransmits > 0;
+        while let Some(message) = self.held.pop_front_if(|_| !recovers) {
+            let sent = Sent { seq: self.snd_nxt, message };
+            self.in_flight.push_back(sent);
+            self.snd_nxt = self.snd_nxt.wrapping_add(message.len);
             self.arm_if_idle(now);
-            self.emit(TcpFlags::FIN | TcpFlags::ACK, self.snd_nxt.wrapping_sub(1), None, io);
+            self.emit(TcpFlags::ACK | TcpFlags::PSH, sent.seq, Some(message), io);
+        }
+        let fin_may_leave = self.held.is_empty() && (!recovers || self.tcp.fin_ignores_window);
+        if self.fin_held && fin_may_leave {
+            let seq = self.snd_nxt;
+            self.fin_held = false;
+            self.fin = Some(seq);
+            self.snd_nxt = seq.wrapping_add(1);
+            self.arm_if_idle(now);
+            self.emit(TcpFlags::FIN | TcpFlags::ACK, seq, None, io);
         }
     }
 
@@ -344,6 +374,7 @@ impl Socket {
                 self.resend(self.in_flight.len(), io);
             }
         }
+        self.push(now, io);
     }
 
     fn take_data(&mut self, packet: &Packet, fin: bool, io: &mut Io) {
