@@ -15,11 +15,26 @@ use super::pair::test_record;
 enum Input {
     Connect,
     Disconnect,
-    Call { idempotent: bool },
-    Cancel { nth: usize },
-    Event { conn: u64, kind: Kind },
+    Call {
+        idempotent: bool,
+    },
+    Cancel {
+        nth: usize,
+    },
+    Event {
+        conn: u64,
+        kind: Kind,
+    },
+    /// The newest attempt connects and answers NULL.
+    Prove,
+    /// The connections before the newest are dead, and drained when asked.
+    Condemn {
+        drained: bool,
+    },
     Timeout,
-    Wait { ms: u64 },
+    Wait {
+        ms: u64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -56,11 +71,12 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
-        1 => Just(Input::Connect),
-        1 => prop::bool::weighted(0.1).prop_map(|now| if now { Input::Disconnect } else { Input::Connect }),
+        1 => prop::bool::weighted(0.05).prop_map(|now| if now { Input::Disconnect } else { Input::Connect }),
         3 => any::<bool>().prop_map(|idempotent| Input::Call { idempotent }),
         1 => (0..8usize).prop_map(|nth| Input::Cancel { nth }),
-        12 => (0..4u64, kind()).prop_map(|(conn, kind)| Input::Event { conn, kind }),
+        4 => (prop_oneof![3 => Just(0), 1 => 1..4u64], kind()).prop_map(|(conn, kind)| Input::Event { conn, kind }),
+        4 => Just(Input::Prove),
+        4 => any::<bool>().prop_map(|drained| Input::Condemn { drained }),
         4 => Just(Input::Timeout),
         2 => (0..3000u64).prop_map(|ms| Input::Wait { ms }),
     ]
@@ -75,7 +91,7 @@ struct Run {
 }
 
 impl Run {
-    fn feed(&mut self, input: &Input) {
+    fn feed(&mut self, input: &Input) -> Result<(), TestCaseError> {
         match input {
             Input::Connect => self.machine.connect(self.now),
             Input::Disconnect => self.machine.disconnect(self.now),
@@ -87,10 +103,23 @@ impl Run {
                 }
             }
             Input::Event { conn, kind } => self.event(*conn, kind),
+            Input::Prove => {
+                self.event(0, &Kind::Connected { wrong_port: false });
+                self.output()?;
+                self.event(0, &Kind::Null { status: ReplyStatus::Success });
+            }
+            Input::Condemn { drained } => {
+                (0..3).for_each(|conn| self.event(conn, &Kind::AckState(Some(1000), 2)));
+                (0..3).filter(|_| *drained).for_each(|conn| self.event(conn, &Kind::Drained));
+            }
             Input::Timeout => self.now = self.machine.poll_timeout().unwrap_or(self.now).max(self.now),
             Input::Wait { ms } => self.now += Duration::from_millis(*ms),
         }
         self.machine.handle_timeout(self.now);
+        self.output()?;
+        prop_assert_eq!(self.machine.outstanding(), self.waiting.len());
+        prop_assert!(self.machine.poll_timeout().is_none_or(|at| at > self.now), "a timeout in the past");
+        Ok(())
     }
 
     fn call(&mut self, idempotent: bool) {
@@ -135,7 +164,7 @@ impl Run {
     }
 
     /// Takes all output. What is given up must be known, what is finished must be waited for.
-    fn check(&mut self) -> Result<(), TestCaseError> {
+    fn output(&mut self) -> Result<(), TestCaseError> {
         while let Some(action) = self.machine.poll() {
             match action {
                 Action::Connect { conn, port, .. } => {
@@ -158,8 +187,6 @@ impl Run {
                 self.nulls.insert(conn, xid);
             }
         }
-        prop_assert_eq!(self.machine.outstanding(), self.waiting.len());
-        prop_assert!(self.machine.poll_timeout().is_none_or(|at| at > self.now), "a timeout in the past");
         Ok(())
     }
 }
@@ -177,8 +204,7 @@ proptest! {
         let machine = Machine::new(config, seed, &[]).unwrap();
         let mut run = Run { machine, now: epoch(), ports: BTreeMap::new(), nulls: BTreeMap::new(), waiting: BTreeSet::new() };
         for input in &inputs {
-            run.feed(input);
-            run.check()?;
+            run.feed(input)?;
         }
     }
 }
