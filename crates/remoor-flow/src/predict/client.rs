@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::RngExt;
-use remoor_nfs::reconnect::{Abandon, Action, Call, CloseReason, ConnId, ConnectError, Event, Machine, Notice, Transmit};
+use remoor_nfs::reconnect::{
+    Abandon, Action, Call, CloseReason, ConnId, ConnectError, Event, Machine, Notice, Transmit,
+};
 use remoor_rpc::call_table::InsertError;
 use remoor_rpc::message::{ReplyStatus, encode_reply, peek_xid};
 use remoor_rpc::record::Record;
@@ -142,7 +144,8 @@ impl<L: Logic> Client<L> {
     /// A writer makes its next call.
     pub(super) fn call(&mut self, writer: usize, cx: &mut Context<'_>) {
         let xid = self.logic.next_xid();
-        let record = Record::new(vec![Bytes::copy_from_slice(&xid.to_be_bytes()), Bytes::from_static(CALL_BODY)]);
+        let record =
+            Record::new(vec![Bytes::copy_from_slice(&xid.to_be_bytes()), Bytes::from_static(CALL_BODY)]);
         if self.logic.call(cx.now, Call { xid, record, idempotent: false }).is_ok() {
             self.writers.insert(xid, writer);
         }
@@ -238,7 +241,8 @@ impl<L: Logic> Client<L> {
 
     fn open(&mut self, conn: ConnId, port: u16, cx: &mut Context<'_>) {
         let held = self.endpoints.values().any(|endpoint| endpoint.port == port);
-        let endpoint = Endpoint { port, socket: None, established: false, lingers: false, drop_at: None, armed: None };
+        let endpoint =
+            Endpoint { port, socket: None, established: false, lingers: false, drop_at: None, armed: None };
         self.endpoints.insert(conn, endpoint);
         if !held {
             self.send_syn(conn, cx);

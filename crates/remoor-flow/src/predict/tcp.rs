@@ -125,7 +125,14 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Sends the first SYN.
-    pub(super) fn connect(flow: FiveTuple, isn: u32, tcp: Tcp, round_trip: Duration, now: Instant, io: &mut Io) -> Self {
+    pub(super) fn connect(
+        flow: FiveTuple,
+        isn: u32,
+        tcp: Tcp,
+        round_trip: Duration,
+        now: Instant,
+        io: &mut Io,
+    ) -> Self {
         let mut socket = Self::new(State::SynSent, flow, isn, 0, tcp, round_trip, now);
         socket.emit(TcpFlags::SYN, isn, None, io);
         socket
@@ -321,7 +328,8 @@ impl Socket {
             return;
         }
         self.snd_una = ack;
-        while self.in_flight.front().is_some_and(|sent| !after(sent.seq.wrapping_add(sent.message.len), ack)) {
+        while self.in_flight.front().is_some_and(|sent| !after(sent.seq.wrapping_add(sent.message.len), ack))
+        {
             self.in_flight.pop_front();
         }
         let lost = self.retransmits > 0;

@@ -8,7 +8,12 @@ use super::*;
 use crate::{preset, script};
 
 fn client(rebind: Rebind, abandon: Abandon) -> reconnect::Config {
-    reconnect::Config { rebind, abandon, stuck: Stuck::After(Duration::from_millis(400)), ..Default::default() }
+    reconnect::Config {
+        rebind,
+        abandon,
+        stuck: Stuck::After(Duration::from_millis(400)),
+        ..Default::default()
+    }
 }
 
 fn noresvport() -> reconnect::Config {
@@ -40,7 +45,15 @@ fn look() {
                 let scenario = Scenario { fault, ..scenario(balancer, client.clone()) };
                 let started = script::origin();
                 let p = predict(&scenario).unwrap();
-                eprintln!("{balancer} {name} {fault:?}: gap {:?} rebind {:?} pinned {} frees {:?} attempts {} [{:?}]", p.gap, p.rebind, p.pinned, p.flow_frees_at, p.attempts.len(), started.elapsed());
+                eprintln!(
+                    "{balancer} {name} {fault:?}: gap {:?} rebind {:?} pinned {} frees {:?} attempts {} [{:?}]",
+                    p.gap,
+                    p.rebind,
+                    p.pinned,
+                    p.flow_frees_at,
+                    p.attempts.len(),
+                    started.elapsed()
+                );
             }
         }
     }

@@ -35,16 +35,37 @@ pub enum Sender {
 
 #[derive(Debug)]
 pub(super) enum Event {
-    AtBalancer { from: Direction, packet: Packet },
-    AtClient { by: Sender, packet: Packet },
-    AtBackend { backend: BackendId, packet: Packet },
-    ClientTimer { conn: ConnId },
+    AtBalancer {
+        from: Direction,
+        packet: Packet,
+    },
+    AtClient {
+        by: Sender,
+        packet: Packet,
+    },
+    AtBackend {
+        backend: BackendId,
+        packet: Packet,
+    },
+    ClientTimer {
+        conn: ConnId,
+    },
     ClientWake,
-    NodeTimer { backend: BackendId, port: u16 },
+    NodeTimer {
+        backend: BackendId,
+        port: u16,
+    },
     BalancerTimer,
     /// A server's process is done with a call of the connection with this port and initial sequence number.
-    Served { backend: BackendId, port: u16, isn: u32, call: Message },
-    NextCall { writer: usize },
+    Served {
+        backend: BackendId,
+        port: u16,
+        isn: u32,
+        call: Message,
+    },
+    NextCall {
+        writer: usize,
+    },
     Break,
     Mend,
     /// The balancer's probes notice what the faulty node is now.
@@ -151,7 +172,9 @@ impl<'a, L: Logic> World<'a, L> {
         match event {
             Event::AtBalancer { from, packet } => self.at_balancer(from, packet),
             Event::AtClient { by, packet } => self.with_client(|client, cx| client.receive(by, &packet, cx)),
-            Event::AtBackend { backend, packet } => self.with_node(backend, |node, cx| node.receive(&packet, cx)),
+            Event::AtBackend { backend, packet } => {
+                self.with_node(backend, |node, cx| node.receive(&packet, cx))
+            }
             Event::ClientTimer { conn } => self.with_client(|client, cx| client.handle_timeout(conn, cx)),
             Event::ClientWake => self.with_client(|client, cx| client.wake(cx)),
             Event::NodeTimer { backend, port } => {
@@ -221,7 +244,8 @@ impl<'a, L: Logic> World<'a, L> {
 
     /// The client is served again and by a node that nothing more will happen to.
     fn is_settled(&self) -> bool {
-        let served_by_faulty = self.client.attempts.last().is_none_or(|(_, attempt)| attempt.reached == Some(FAULTY));
+        let served_by_faulty =
+            self.client.attempts.last().is_none_or(|(_, attempt)| attempt.reached == Some(FAULTY));
         let may_break = served_by_faulty && matches!(self.scenario.fault, Fault::Kill | Fault::Stop { .. });
         self.ledger.after.is_some_and(|(at, _)| self.now >= at + SETTLED) && !may_break
     }
