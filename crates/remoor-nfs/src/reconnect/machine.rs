@@ -11,9 +11,8 @@ use remoor_rpc::record::Record;
 
 use super::attempt::{Candidate, Phase};
 use super::config::{Config, ConfigError, Recovery};
-use super::event::{
-    Action, Call, CallFailure, CloseReason, ConnId, Event, MoveReason, Notice, Terminal, Transmit,
-};
+use super::event::{Action, Call, CallFailure, CloseReason, ConnId, Event, Terminal, Transmit};
+use super::notice::{MoveReason, Notice};
 use super::pace::Pace;
 use super::port::Ports;
 use super::suspect::Health;
@@ -256,7 +255,8 @@ impl Machine {
         [self.timers.next(), self.calls.next_deadline()].into_iter().flatten().min()
     }
 
-    /// The next record to write. A driver whose socket is full stops asking.
+    /// The next record to write. A driver takes all there are and queues them per connection, so that a full
+    /// socket does not hold up the proof of the connection that is to replace it.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         if let Some(probe) = self.probes.pop_front() {
             return Some(probe);
@@ -479,8 +479,10 @@ impl Machine {
         self.push(Action::Failed { xid, error });
     }
 
+    /// Only a connection that is heard from is worth a second sending: a silent one has the first in its buffers
+    /// still, and would fill them for ever.
     fn retransmit(&mut self, xid: u32) {
-        if self.current.is_some() {
+        if self.state() == State::Ready {
             self.counters.retransmitted += 1;
             self.enqueue(xid);
         }

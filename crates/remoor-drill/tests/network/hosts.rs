@@ -1,0 +1,61 @@
+//! Hosts, links and what becomes of processes.
+
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+
+use anyhow::{Result, ensure};
+use remoor_drill::topology::{Node, Topology};
+
+use crate::Test;
+use crate::bench::{PATIENCE, Server, connect, exchange};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("both_nodes_are_reached_from_the_balancer", both_nodes_are_reached_from_the_balancer),
+    ("hosts_do_not_share_ports", hosts_do_not_share_ports),
+    ("processes_end_with_their_host", processes_end_with_their_host),
+    ("a_missing_program_is_named", a_missing_program_is_named),
+    ("reserved_ports_can_be_bound", reserved_ports_can_be_bound),
+];
+
+fn both_nodes_are_reached_from_the_balancer() -> Result<()> {
+    let topology = Topology::build()?;
+    for node in Node::ALL {
+        let _server = Server::start(&topology, node)?;
+        let stream = connect(topology.balancer(), Topology::node_service(node), PATIENCE)??;
+        exchange(&stream, &[b'x'; 100_000])?;
+        ensure!(stream.local_addr()?.ip() == Topology::node_link(node).near.address);
+    }
+    Ok(())
+}
+
+fn hosts_do_not_share_ports() -> Result<()> {
+    let topology = Topology::build()?;
+    let listen = || TcpListener::bind("127.0.0.1:2049");
+    let _on_client = topology.client().run(listen)??;
+    let _on_node = topology.node(Node::A).run(listen)??;
+    ensure!(topology.client().run(listen)?.is_err(), "the same host has one port 2049");
+    Ok(())
+}
+
+fn processes_end_with_their_host() -> Result<()> {
+    let topology = Topology::build()?;
+    let mut server = Server::start(&topology, Node::A)?;
+    drop(topology);
+    ensure!(server.process.wait()?.signal() == Some(9), "the server outlived its host");
+    Ok(())
+}
+
+fn a_missing_program_is_named() -> Result<()> {
+    let topology = Topology::build()?;
+    let missing = std::process::Command::new("/nonexistent/server");
+    let Err(error) = topology.client().spawn_process(missing) else { anyhow::bail!("it started") };
+    let text = error.to_string();
+    ensure!(text.contains("client") && text.contains("/nonexistent/server"), "{text}");
+    Ok(())
+}
+
+fn reserved_ports_can_be_bound() -> Result<()> {
+    let topology = Topology::build()?;
+    topology.client().run(|| TcpListener::bind("10.81.1.2:700"))??;
+    Ok(())
+}
