@@ -1,2 +1,80 @@
-//! Development tasks.
-fn main() {}
+//! Development tasks: `cargo xtask test` is what continuous integration runs, and what to run before a push.
+//!
+//! # How a test says that it was skipped
+//! A test that cannot run here, because a program or a permission is missing, appends one line to the file that the
+//! environment variable `REMOOR_SKIP_LOG` names, and returns:
+//!
+//! ```text
+//! NAME OF THE TEST: because REASON
+//! ```
+//!
+//! `cargo xtask test` prints these lines as `skipped: ...`, counts them as skipped and not as passed, and fails when
+//! there are any while it runs as root or with `CI=true`. Without the variable the test prints the line instead.
+
+mod fuzz;
+mod packages;
+mod report;
+mod suite;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, ensure};
+use clap::{Parser, Subcommand};
+use xtask::architecture::root;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development tasks", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Set up what the tests need and run everything: format, clippy, tests, fuzz targets, licences.
+    /// As root nothing may be skipped; otherwise what cannot run here is listed.
+    Test,
+    /// As `test`, and nothing may be skipped.
+    Ci,
+    /// Run the fuzz targets, or one of them, on the stable toolchain.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+        secs: u64,
+        /// One of fuzz/fuzz_targets; all of them by default.
+        target: Option<String>,
+    },
+    /// Run the benches, or those whose name contains NAME.
+    Bench {
+        /// Part of a bench's name.
+        name: Option<String>,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().task {
+        Task::Test => Ok(suite::run(packages::is_root() || std::env::var("CI").is_ok_and(|v| v == "true"))),
+        Task::Ci => Ok(suite::run(true)),
+        Task::Fuzz { secs, target } => fuzz_only(secs, target.as_deref()),
+        Task::Bench { name } => bench(name.as_deref()),
+    }
+}
+
+fn fuzz_only(secs: u64, target: Option<&str>) -> anyhow::Result<ExitCode> {
+    let counts = fuzz::run(secs, target)?;
+    println!("{counts}");
+    Ok(counts.exit_code())
+}
+
+fn bench(name: Option<&str>) -> anyhow::Result<ExitCode> {
+    let status = cargo().args(["bench", "--workspace", "--bench", "*", "--"]).args(name).status();
+    ensure!(status.context("cannot run cargo bench")?.success(), "a bench failed: see above");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The cargo that runs this task, in the repository's root.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}

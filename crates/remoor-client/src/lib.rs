@@ -1,1 +1,31 @@
-//! remoor-client
+//! Asynchronous NFS version 3 client that comes back after its server went away, from the source port its options
+//! choose. It drives [`remoor_nfs::reconnect::Machine`] over tokio sockets.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use remoor_client::{Client, Options};
+//! let options: Options = "noresvport,hard".parse()?;
+//! let client = Client::connect("192.0.2.1:2049".parse()?, options)?;
+//! let root = client.mount("/srv/data").await?;
+//! let file = client.create(&root, b"hello").await?;
+//! client.write(&file.handle, 0, "world".into()).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`options`] | the options of a connection: range, rebind rule, way to leave, timers |
+//! | [`call`] | one typed call |
+//! | [`file`](mod@file) | mount, names, data, commit |
+//! | `driver` | the task that owns the machine and its sockets |
+//! | `connection` | one socket: connecting, records in, records out |
+
+pub mod call;
+mod connection;
+mod driver;
+pub mod file;
+pub mod options;
+
+pub use call::{CallError, Client, Observer};
+pub use file::{Error, Node, Unstable};
+pub use options::{OptionError, Options};

@@ -17,7 +17,10 @@
 mod config;
 mod packet;
 mod pool;
+pub mod predict;
 pub mod preset;
+#[cfg(test)]
+mod script;
 mod table;
 mod track;
 

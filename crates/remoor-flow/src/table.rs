@@ -123,6 +123,8 @@ pub struct FlowTable {
     queue: BTreeSet<(Instant, FiveTuple)>,
     /// Resets of entries that were found expired before `handle_timeout`; at most `entry_limit` pairs.
     pending: Vec<Reset>,
+    /// When the first of `pending` was due.
+    pending_since: Option<Instant>,
     counters: Counters,
 }
 
@@ -137,6 +139,7 @@ impl FlowTable {
             entries: LruCache::unbounded(),
             queue: BTreeSet::new(),
             pending: Vec::new(),
+            pending_since: None,
             counters: Counters::default(),
         }
     }
@@ -180,28 +183,19 @@ impl FlowTable {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        while let Some(&(at, flow)) = self.queue.first() {
-            let Some(entry) = self.entries.peek(&flow) else {
-                self.queue.pop_first();
-                continue;
-            };
-            if entry.expires_at() <= at {
-                return Some(at);
-            }
-            self.requeue(&flow);
-        }
-        None
+        self.pending_since.or_else(|| self.next_expiry())
     }
 
     /// Frees the entries that expired by `now`. Returns the resets to send ([`IdleAction::RstBoth`]).
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Reset> {
-        while let Some(at) = self.poll_timeout()
+        while let Some(at) = self.next_expiry()
             && at <= now
         {
             if let Some(&(_, flow)) = self.queue.first() {
                 self.expire_flow(&flow, now);
             }
         }
+        self.pending_since = None;
         std::mem::take(&mut self.pending)
     }
 
@@ -252,7 +246,7 @@ impl FlowTable {
         if entry.connection.reopens(&self.config) {
             return self.open(segment, now);
         }
-        let down = self.rule_for(backend) != OnBackendDown::Keep || self.is_down(backend);
+        let down = self.is_down(backend);
         let same_flow = self.config.hash.isn && entry.isn == segment.seq && !down;
         match self.config.syn_on_entry {
             _ if same_flow => self.follow_syn(segment, now),
@@ -416,6 +410,20 @@ impl FlowTable {
         resets
     }
 
+    fn next_expiry(&mut self) -> Option<Instant> {
+        while let Some(&(at, flow)) = self.queue.first() {
+            let Some(entry) = self.entries.peek(&flow).filter(|entry| entry.queued_at == at) else {
+                self.queue.pop_first();
+                continue;
+            };
+            if entry.expires_at() <= at {
+                return Some(at);
+            }
+            self.requeue(&flow);
+        }
+        None
+    }
+
     fn expire_flow(&mut self, flow: &FiveTuple, now: Instant) {
         if self.entries.peek(flow).is_none_or(|entry| entry.expires_at() > now) {
             return;
@@ -425,6 +433,7 @@ impl FlowTable {
         let room = self.pending.len() / 2 < self.config.entry_limit.get();
         if self.config.idle_action == IdleAction::RstBoth && room {
             self.pending.extend(entry.connection.resets(*flow, entry.backend));
+            self.pending_since.get_or_insert(entry.expires_at());
             self.counters.resets += 2;
         }
     }
@@ -479,3 +488,6 @@ fn refreshes(rule: RefreshOn, segment: &Segment, from: Direction) -> bool {
         RefreshOn::Replied => matches!(from, Direction::FromBackend(_)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,11 @@
-//! remoor-nfs
+//! NFS version 3 and MOUNT version 3 (RFC 1813) as types, and the machine that brings a client back after its
+//! server went away. No I/O, no clock, no randomness but from a seed.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`v3`] | the 22 procedures of NFS version 3 and their types |
+//! | [`mnt`] | the MOUNT program, version 3 |
+
+pub mod mnt;
+pub mod reconnect;
+pub mod v3;

@@ -120,3 +120,50 @@ fn usage(preset: &str, variants: &[&'static str]) -> String {
         some => format!("`{preset}` alone or with {}", some.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_and_every_variant_is_found_by_name() {
+        for preset in ALL {
+            assert_eq!(find(preset.name).unwrap().config, (preset.config)());
+            for variant in preset.variants {
+                let name = format!("{}+{}", preset.name, variant.name);
+                let chosen = find(&name).unwrap();
+                assert_eq!(chosen.name, name);
+                assert_ne!(chosen.config, (preset.config)(), "{name} changes nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_described() {
+        for (index, preset) in ALL.iter().enumerate() {
+            assert!(ALL[..index].iter().all(|other| other.name != preset.name));
+            assert!(!preset.description.is_empty() && !preset.source.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones_and_the_nearest() {
+        let error = find("azure-standart").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "unknown balancer `azure-standart` (did you mean `azure-standard`?): \
+             use one of azure-standard, nf-conntrack, aws-nlb"
+        );
+        let error = find("").unwrap_err().to_string();
+        assert_eq!(error, "unknown balancer ``: use one of azure-standard, nf-conntrack, aws-nlb");
+    }
+
+    #[test]
+    fn an_unknown_variant_lists_those_of_the_balancer() {
+        let error = find("azure-standard+close-free").unwrap_err().to_string();
+        assert!(error.contains("did you mean `close-frees`?"), "{error}");
+        assert!(error.ends_with("alone or with syn-refreshes, close-frees, idle-rst"), "{error}");
+        let error = find("aws-nlb+x").unwrap_err().to_string();
+        assert_eq!(error, "balancer `aws-nlb` has no variant `x`: use `aws-nlb` alone");
+    }
+}

@@ -255,3 +255,51 @@ fn timeout(connection: &Connection, timers: &StateTimers, kind: Kind) -> std::ti
         of_state
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATES: [TcpState; 10] =
+        [New, SynSent, SynRecv, Established, FinWait, CloseWait, LastAck, TimeWait, Close, SynSent2];
+
+    fn grid() -> String {
+        let kinds = [Kind::Syn, Kind::SynAck, Kind::Ack, Kind::Fin, Kind::Rst, Kind::Other];
+        let mut lines = vec![];
+        for (end, from_client) in [("client", true), ("backend", false)] {
+            for kind in kinds {
+                let cells: Vec<_> =
+                    STATES.iter().map(|state| cell(lookup(*state, kind, from_client))).collect();
+                lines.push(format!("{end} {kind:?}: {}", cells.join(" ")));
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn cell(next: Next) -> String {
+        match next {
+            Ignore => "ignore".into(),
+            Next::Invalid => "-".into(),
+            To(state) => format!("{state:?}"),
+        }
+    }
+
+    /// Columns: New, SynSent, SynRecv, Established, FinWait, CloseWait, LastAck, TimeWait, Close, SynSent2.
+    #[test]
+    fn every_state_and_segment() {
+        let expected = "\
+client Syn: SynSent SynSent ignore ignore ignore ignore ignore SynSent SynSent SynSent2
+client SynAck: - - SynRecv - - - - - - SynRecv
+client Ack: Established - Established Established CloseWait CloseWait TimeWait TimeWait Close -
+client Fin: - - FinWait FinWait LastAck LastAck LastAck TimeWait Close -
+client Rst: - Close Close Close Close Close Close Close Close Close
+client Other: - - - - - - - - - -
+backend Syn: - SynSent2 - - - - - SynSent - SynSent2
+backend SynAck: - SynRecv ignore ignore ignore ignore ignore ignore ignore SynRecv
+backend Ack: - ignore SynRecv Established CloseWait CloseWait TimeWait TimeWait Close ignore
+backend Fin: - - FinWait FinWait LastAck LastAck LastAck TimeWait Close -
+backend Rst: - Close Close Close Close Close Close Close Close Close
+backend Other: - - - - - - - - - -";
+        assert_eq!(grid(), expected);
+    }
+}

@@ -1,0 +1,161 @@
+//! A client and its typed calls.
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use remoor_nfs::reconnect::{CallFailure, ConfigError, Machine, Notice};
+use remoor_rpc::auth::{AuthSys, OpaqueAuth};
+use remoor_rpc::message::{self, Message, ReplyStatus};
+use remoor_rpc::net::{self, LeaveError};
+use remoor_rpc::program::Procedure;
+use remoor_rpc::xdr::{self, Xdr};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::{Driver, MAX_QUEUED_CALLS, Request};
+use crate::options::Options;
+
+/// Is told everything the machine notices, with the time.
+pub type Observer = Arc<dyn Fn(Instant, &Notice) + Send + Sync>;
+
+/// A call without a usable result.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// It was never answered.
+    #[error("{procedure}: {failure}")]
+    Failed {
+        /// Its procedure.
+        procedure: &'static str,
+        /// Why.
+        failure: CallFailure,
+    },
+    /// The server answered, but not with a result.
+    #[error("{procedure}: {status}")]
+    Status {
+        /// Its procedure.
+        procedure: &'static str,
+        /// What it answered.
+        status: ReplyStatus,
+    },
+    /// The server's answer cannot be decoded.
+    #[error("{procedure}: the server's reply is malformed: {error}")]
+    Malformed {
+        /// Its procedure.
+        procedure: &'static str,
+        /// Where.
+        error: message::Error,
+    },
+    /// The client's task has ended, because its runtime did.
+    #[error("{procedure}: the client was shut down")]
+    ShutDown {
+        /// Its procedure.
+        procedure: &'static str,
+    },
+}
+
+/// A client that cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The options do not fit this host.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `abandon=silent` is not permitted here.
+    #[error(transparent)]
+    Leave(#[from] LeaveError),
+}
+
+/// Calls one server. Cloning shares the connection; when the last clone is dropped it is closed.
+#[derive(Clone)]
+pub struct Client {
+    requests: mpsc::Sender<Request>,
+    credential: OpaqueAuth,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Starts a client on the current tokio runtime. Returns before the connection is made.
+    pub fn connect(server: SocketAddr, options: Options) -> Result<Self, ConnectError> {
+        Self::connect_observed(server, options, Arc::new(|_, _| {}))
+    }
+
+    /// As [`Client::connect`]; `observer` is told every reconnect as it happens.
+    pub fn connect_observed(
+        server: SocketAddr,
+        options: Options,
+        observer: Observer,
+    ) -> Result<Self, ConnectError> {
+        if options.abandon == remoor_nfs::reconnect::Abandon::Silent {
+            net::can_leave_silently()?;
+        }
+        let machine = Machine::new(options.config_here()?, seed(), &net::excluded_reserved_ports())?;
+        let (requests, queue) = mpsc::channel(MAX_QUEUED_CALLS);
+        tokio::spawn(Driver::new(machine, server, queue, observer).run());
+        Ok(Self { requests, credential: OpaqueAuth::sys(&identity()) })
+    }
+
+    /// The same connection on behalf of somebody else.
+    pub fn with_identity(&self, identity: &AuthSys) -> Self {
+        Self { requests: self.requests.clone(), credential: OpaqueAuth::sys(identity) }
+    }
+
+    /// Calls `P` and waits for its result, through as many reconnects as it takes.
+    pub async fn call<P: Procedure>(&self, args: P::Args) -> Result<P::Res, CallError> {
+        let (reply, answer) = oneshot::channel();
+        let credential = self.credential.clone();
+        let encode = Box::new(move |xid| message::encode_call::<P>(xid, &credential, &args));
+        let request = Request { encode, idempotent: P::IDEMPOTENT, reply };
+        let shut_down = || CallError::ShutDown { procedure: P::NAME };
+        self.requests.send(request).await.map_err(|_| shut_down())?;
+        let record = answer.await.map_err(|_| shut_down())?;
+        let record = record.map_err(|failure| CallError::Failed { procedure: P::NAME, failure })?;
+        Decode::<P>::new().result(record)
+    }
+}
+
+/// Decodes replies of one procedure.
+struct Decode<P>(PhantomData<P>);
+
+impl<P: Procedure> Decode<P> {
+    fn new() -> Self {
+        Self(PhantomData)
+    }
+
+    fn malformed(error: impl Into<message::Error>) -> CallError {
+        CallError::Malformed { procedure: P::NAME, error: error.into() }
+    }
+
+    fn result(self, record: bytes::Bytes) -> Result<P::Res, CallError> {
+        let reply = match Message::decode(record).map_err(Self::malformed)? {
+            Message::Reply(reply) => reply,
+            Message::Call(call) => {
+                let kind = xdr::ErrorKind::BadValue { value: 0 };
+                return Err(Self::malformed(call.args.error("message type", kind)));
+            }
+        };
+        if reply.status != ReplyStatus::Success {
+            return Err(CallError::Status { procedure: P::NAME, status: reply.status });
+        }
+        let mut reader = reply.result;
+        let result = P::Res::decode(&mut reader).map_err(Self::malformed)?;
+        reader.finish(P::NAME).map_err(Self::malformed)?;
+        Ok(result)
+    }
+}
+
+/// Start of xids and ports: different for each client, so that two of one host do not share xids.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn identity() -> AuthSys {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().take(64).collect();
+    AuthSys::new(&host, rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}

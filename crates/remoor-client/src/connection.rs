@@ -1,0 +1,221 @@
+//! One socket of the machine: connecting, then records in and records out, without waiting.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use remoor_nfs::reconnect::{AckState, CloseReason, ConnectError};
+use remoor_rpc::net::{self, SourceError};
+use remoor_rpc::record::{self, RecordReader};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Room made for one read, in bytes.
+const READ_SIZE: usize = 256 << 10;
+/// Segments of one vectored write; `UIO_MAXIOV` is 1024.
+const MAX_SLICES: usize = 64;
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+enum State {
+    Connecting(Connecting),
+    Open(TcpStream),
+}
+
+/// What a connection has to tell the machine.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    Connected { local_port: u16 },
+    Failed(ConnectError),
+    Received(Vec<Bytes>),
+    Closed(CloseReason),
+}
+
+pub(crate) struct Connection {
+    state: State,
+    reader: RecordReader,
+    out: VecDeque<Bytes>,
+}
+
+impl Connection {
+    /// Starts to connect from `port`.
+    pub(crate) fn open(port: u16, dest: SocketAddr) -> Result<Self, ConnectError> {
+        let socket =
+            net::socket_from(port, &dest).map_err(|SourceError { source, .. }| connect_error(&source))?;
+        let connecting = TcpSocket::from_std_stream(socket.into()).connect(dest);
+        let reader = RecordReader::new(record::DEFAULT_MAX_RECORD);
+        Ok(Self { state: State::Connecting(Box::pin(connecting)), reader, out: VecDeque::new() })
+    }
+
+    /// Queues a record.
+    pub(crate) fn send(&mut self, segments: impl IntoIterator<Item = Bytes>) {
+        self.out.extend(segments);
+    }
+
+    /// The next thing that happened.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
+        match &mut self.state {
+            State::Connecting(connecting) => {
+                let outcome = ready!(connecting.as_mut().poll(cx));
+                Poll::Ready(self.opened(outcome))
+            }
+            State::Open(_) => {
+                if let Poll::Ready(error) = self.poll_write(cx) {
+                    return Poll::Ready(self.broken(&error));
+                }
+                self.poll_read(cx)
+            }
+        }
+    }
+
+    /// All records that have arrived, without waiting for more.
+    pub(crate) fn drain(&mut self) -> Vec<Bytes> {
+        let mut records = Vec::new();
+        while let Some(Ok(n)) = self.try_read() {
+            if n == 0 || self.take_records(&mut records).is_err() {
+                break;
+            }
+        }
+        records
+    }
+
+    pub(crate) fn ack_state(&self) -> AckState {
+        let State::Open(stream) = &self.state else { return AckState::default() };
+        let ack = net::acknowledgement(stream).unwrap_or_default();
+        let waiting = ack.unacked > 0 || ack.retransmits > 0;
+        AckState { unacked_for: waiting.then_some(ack.last_ack_received), retransmits: ack.retransmits }
+    }
+
+    /// The socket, if it is connected, to be left in one way or another.
+    pub(crate) fn into_stream(self) -> Option<TcpStream> {
+        match self.state {
+            State::Open(stream) => Some(stream),
+            State::Connecting(_) => None,
+        }
+    }
+
+    fn opened(&mut self, outcome: io::Result<TcpStream>) -> Happening {
+        let opened = outcome.and_then(|stream| Ok((stream.local_addr()?.port(), stream)));
+        match opened {
+            Ok((local_port, stream)) => {
+                self.state = State::Open(stream);
+                Happening::Connected { local_port }
+            }
+            Err(error) => Happening::Failed(connect_error(&error)),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let State::Open(stream) = &self.state else { return Poll::Pending };
+        while !self.out.is_empty() {
+            if let Err(error) = ready!(stream.poll_write_ready(cx)) {
+                return Poll::Ready(error);
+            }
+            let slices: Vec<IoSlice<'_>> =
+                self.out.iter().take(MAX_SLICES).map(|s| IoSlice::new(s)).collect();
+            match stream.try_write_vectored(&slices) {
+                Ok(n) => advance(&mut self.out, n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
+        loop {
+            let State::Open(stream) = &self.state else { return Poll::Pending };
+            if let Err(error) = ready!(stream.poll_read_ready(cx)) {
+                return Poll::Ready(Happening::Closed(close_reason(&error)));
+            }
+            match self.try_read() {
+                None => {}
+                Some(Ok(0)) => return Poll::Ready(Happening::Closed(CloseReason::Fin)),
+                Some(Ok(_)) => {
+                    let mut records = Vec::new();
+                    return Poll::Ready(match self.take_records(&mut records) {
+                        Err(_) => Happening::Closed(CloseReason::Protocol),
+                        Ok(()) => Happening::Received(records),
+                    });
+                }
+                Some(Err(error)) => return Poll::Ready(Happening::Closed(close_reason(&error))),
+            }
+        }
+    }
+
+    /// `None` when nothing has arrived.
+    fn try_read(&mut self) -> Option<io::Result<usize>> {
+        let State::Open(stream) = &self.state else { return None };
+        let buffer = self.reader.buffer();
+        buffer.reserve(READ_SIZE);
+        match stream.try_read_buf(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            outcome => Some(outcome),
+        }
+    }
+
+    fn take_records(&mut self, records: &mut Vec<Bytes>) -> Result<(), record::Error> {
+        while let Some(record) = self.reader.next_record()? {
+            records.push(record);
+        }
+        Ok(())
+    }
+
+    /// A write failed: what had arrived before is told first, then the next read tells the end.
+    fn broken(&mut self, error: &io::Error) -> Happening {
+        self.out.clear();
+        let records = self.drain();
+        if records.is_empty() { Happening::Closed(close_reason(error)) } else { Happening::Received(records) }
+    }
+}
+
+fn advance(out: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(first) = out.front_mut() {
+        if written < first.len() {
+            return first.advance(written);
+        }
+        written -= first.len();
+        out.pop_front();
+    }
+}
+
+fn connect_error(error: &io::Error) -> ConnectError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectError::Refused,
+        io::ErrorKind::ConnectionReset => ConnectError::Reset,
+        io::ErrorKind::TimedOut => ConnectError::TimedOut,
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => ConnectError::PortInUse,
+        io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkDown => {
+            ConnectError::Unreachable
+        }
+        _ => ConnectError::Other,
+    }
+}
+
+fn close_reason(error: &io::Error) -> CloseReason {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            CloseReason::TimedOut
+        }
+        _ => CloseReason::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_write_goes_on_where_it_stopped() {
+        let mut out: VecDeque<Bytes> = ["abc", "", "defg"].map(Bytes::from).into();
+        advance(&mut out, 0);
+        advance(&mut out, 4);
+        assert_eq!(out, ["efg"].map(Bytes::from));
+        advance(&mut out, 3);
+        assert!(out.is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+//! The task that owns a reconnect machine and its sockets: it carries out the machine's actions and feeds it what happened.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use remoor_nfs::reconnect::{
+    Abandon, Action, Call, CallFailure, CloseReason, ConnId, Event, Machine, Notice,
+};
+use remoor_rpc::call_table::MAX_OUTSTANDING;
+use remoor_rpc::message::peek_xid;
+use remoor_rpc::net;
+use remoor_rpc::record::Record;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
+
+use crate::call::Observer;
+use crate::connection::{Connection, Happening};
+
+/// Calls that may wait for the driver.
+pub(crate) const MAX_QUEUED_CALLS: usize = 1024;
+/// How long a socket left with a FIN keeps retransmitting it before its port is bound again.
+const FIN_LINGER: Duration = Duration::from_millis(450);
+
+/// A call before it has an xid.
+pub(crate) struct Request {
+    pub(crate) encode: Box<dyn FnOnce(u32) -> Record + Send>,
+    pub(crate) idempotent: bool,
+    pub(crate) reply: oneshot::Sender<Result<Bytes, CallFailure>>,
+}
+
+/// A socket that was left with a FIN and still holds its port.
+struct Leaving {
+    stream: TcpStream,
+    port: u16,
+    until: Instant,
+}
+
+pub(crate) struct Driver {
+    machine: Machine,
+    dest: SocketAddr,
+    requests: mpsc::Receiver<Request>,
+    waiting: HashMap<u32, oneshot::Sender<Result<Bytes, CallFailure>>>,
+    connections: HashMap<ConnId, Connection>,
+    ports: HashMap<ConnId, u16>,
+    leaving: Vec<Leaving>,
+    delayed: Vec<(ConnId, u16)>,
+    timer: Pin<Box<Sleep>>,
+    observer: Observer,
+}
+
+enum Wake {
+    Request(Request),
+    NoMoreRequests,
+    Happening(ConnId, Happening),
+    Timer,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        machine: Machine,
+        dest: SocketAddr,
+        requests: mpsc::Receiver<Request>,
+        observer: Observer,
+    ) -> Self {
+        Self {
+            machine,
+            dest,
+            requests,
+            observer,
+            waiting: HashMap::new(),
+            connections: HashMap::new(),
+            ports: HashMap::new(),
+            leaving: Vec::new(),
+            delayed: Vec::new(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+
+    /// Runs until every [`crate::Client`] is gone.
+    pub(crate) async fn run(mut self) {
+        self.machine.connect(now());
+        loop {
+            self.act();
+            self.set_timer();
+            match poll_fn(|cx| self.poll_wake(cx)).await {
+                Wake::Request(request) => self.begin(request),
+                Wake::NoMoreRequests => return,
+                Wake::Happening(conn, happening) => self.feed(conn, happening),
+                Wake::Timer => self.tick(),
+            }
+        }
+    }
+
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        for (conn, connection) in &mut self.connections {
+            if let Poll::Ready(happening) = connection.poll(cx) {
+                return Poll::Ready(Wake::Happening(*conn, happening));
+            }
+        }
+        // Beyond what the machine may hold, requests wait in their queue, and callers with them.
+        if self.machine.outstanding() < MAX_OUTSTANDING {
+            match self.requests.poll_recv(cx) {
+                Poll::Ready(Some(request)) => return Poll::Ready(Wake::Request(request)),
+                Poll::Ready(None) => return Poll::Ready(Wake::NoMoreRequests),
+                Poll::Pending => {}
+            }
+        }
+        self.timer.as_mut().poll(cx).map(|()| Wake::Timer)
+    }
+
+    fn begin(&mut self, request: Request) {
+        let xid = self.machine.next_xid();
+        let record = (request.encode)(xid);
+        self.waiting.insert(xid, request.reply);
+        if let Err(error) = self.machine.call(now(), Call { xid, record, idempotent: request.idempotent }) {
+            // Not reached while the queue is held back at the machine's limit.
+            tracing::error!(xid, "call not accepted: {error}");
+            self.waiting.remove(&xid);
+        }
+    }
+
+    fn feed(&mut self, conn: ConnId, happening: Happening) {
+        match happening {
+            Happening::Connected { local_port } => self.event(Event::Connected { conn, local_port }),
+            Happening::Received(records) => self.received(conn, records),
+            Happening::Failed(error) => {
+                self.connections.remove(&conn);
+                self.event(Event::ConnectFailed { conn, error });
+            }
+            Happening::Closed(how) => {
+                self.connections.remove(&conn);
+                self.event(Event::Closed { conn, how });
+            }
+        }
+    }
+
+    fn received(&mut self, conn: ConnId, records: Vec<Bytes>) {
+        if records.is_empty() {
+            return self.event(Event::Progress { conn });
+        }
+        for reply in records {
+            match peek_xid(&reply) {
+                Some(xid) => self.event(Event::Received { conn, xid, reply }),
+                None => {
+                    self.connections.remove(&conn);
+                    return self.event(Event::Closed { conn, how: CloseReason::Protocol });
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.machine.handle_event(now(), event);
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        self.leaving.retain(|leaving| leaving.until > now);
+        for (conn, port) in std::mem::take(&mut self.delayed) {
+            self.connect(conn, port);
+        }
+        self.machine.handle_timeout(now);
+    }
+
+    fn set_timer(&mut self) {
+        let leaving = self.leaving.iter().map(|leaving| leaving.until).min();
+        let next = self.machine.poll_timeout().into_iter().chain(leaving).min();
+        let next = next.unwrap_or_else(|| now() + Duration::from_secs(3600));
+        self.timer.as_mut().reset(next.into());
+    }
+
+    /// Carries out everything the machine wants, until it wants nothing more.
+    fn act(&mut self) {
+        loop {
+            while let Some(action) = self.machine.poll() {
+                self.carry_out(action);
+            }
+            let Some(transmit) = self.machine.poll_transmit() else { return };
+            if let Some(connection) = self.connections.get_mut(&transmit.conn) {
+                connection.send(transmit.record.segments().iter().cloned());
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Connect { conn, port, .. } => self.connect(conn, port),
+            Action::QueryAck { conn } => self.query_ack(conn),
+            Action::Drain { conn } => self.drain(conn),
+            Action::Abandon { conn, how } => self.abandon(conn, how),
+            Action::Completed { xid, reply } => self.finish(xid, Ok(reply)),
+            Action::Failed { xid, error } => self.finish(xid, Err(error)),
+            Action::Notice(notice) => self.tell(&notice),
+        }
+    }
+
+    fn connect(&mut self, conn: ConnId, port: u16) {
+        if self.leaving.iter().any(|leaving| leaving.port == port) {
+            return self.delayed.push((conn, port));
+        }
+        match Connection::open(port, self.dest) {
+            Ok(connection) => {
+                self.connections.insert(conn, connection);
+                self.ports.insert(conn, port);
+            }
+            Err(error) => self.event(Event::ConnectFailed { conn, error }),
+        }
+    }
+
+    fn query_ack(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get(&conn) {
+            let ack = connection.ack_state();
+            self.event(Event::AckState { conn, ack });
+        }
+    }
+
+    fn drain(&mut self, conn: ConnId) {
+        let records = self.connections.get_mut(&conn).map(Connection::drain).unwrap_or_default();
+        if !records.is_empty() {
+            self.received(conn, records);
+        }
+        self.event(Event::Drained { conn });
+    }
+
+    fn abandon(&mut self, conn: ConnId, how: Abandon) {
+        self.delayed.retain(|(delayed, _)| *delayed != conn);
+        let port = self.ports.remove(&conn).unwrap_or_default();
+        let stream = self.connections.remove(&conn).and_then(Connection::into_stream);
+        let Some(stream) = stream else { return };
+        if let Err(error) = self.leave(stream, port, how) {
+            tracing::warn!(port, "the old connection was closed with a FIN: {error}");
+        }
+    }
+
+    fn leave(&mut self, stream: TcpStream, port: u16, how: Abandon) -> io::Result<()> {
+        match how {
+            Abandon::Reset => net::reset(stream.into_std()?.into())?,
+            Abandon::Silent => net::drop_silently(&stream).map_err(io::Error::other)?,
+            Abandon::Fin => {
+                socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write)?;
+                self.leaving.push(Leaving { stream, port, until: now() + FIN_LINGER });
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, xid: u32, outcome: Result<Bytes, CallFailure>) {
+        if let Some(reply) = self.waiting.remove(&xid) {
+            // The caller may have stopped waiting; the call was carried out all the same.
+            drop(reply.send(outcome));
+        }
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        let server = self.dest;
+        match notice {
+            Notice::NotResponding => tracing::warn!(%server, "server not responding, still trying"),
+            Notice::Ok => tracing::warn!(%server, "server OK"),
+            other => tracing::info!(%server, "{other:?}"),
+        }
+        (self.observer)(now(), notice);
+    }
+}
+
+impl Drop for Leaving {
+    /// The FIN had its time; what is left of the socket goes without a packet so that its port is free. Where that
+    /// is not permitted the kernel finishes the close by itself.
+    fn drop(&mut self) {
+        drop(net::drop_silently(&self.stream));
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

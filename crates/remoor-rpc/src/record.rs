@@ -1,0 +1,202 @@
+//! Record marking, RFC 5531 section 11: a record is fragments, each preceded by its length and a last-fragment bit.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::xdr;
+
+const LAST: u32 = 1 << 31;
+/// Bytes of a fragment header.
+pub const HEADER: usize = 4;
+/// Fragments a record may come in. No implementation is known to send more than a few hundred.
+pub const MAX_FRAGMENTS: usize = 4096;
+/// Default limit of a record: 1 MiB of payload and room for headers.
+pub const DEFAULT_MAX_RECORD: usize = (1 << 20) + (64 << 10);
+
+/// A message with its record mark, ready for a vectored write. Cloning shares the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    segments: Vec<Bytes>,
+    len: usize,
+}
+
+impl Record {
+    /// Marks `message` as one last fragment.
+    ///
+    /// # Panics
+    /// Never for messages this program makes: they are far below the 2 GiB a fragment may have.
+    pub fn new(message: Vec<Bytes>) -> Self {
+        let len: usize = message.iter().map(Bytes::len).sum();
+        debug_assert!(len < LAST as usize);
+        let mut header = BytesMut::with_capacity(HEADER);
+        header.put_u32(LAST | len as u32);
+        let mut segments = Vec::with_capacity(message.len() + 1);
+        segments.push(header.freeze());
+        segments.extend(message);
+        Self { segments, len: len + HEADER }
+    }
+
+    /// The segments to write, in order, header first.
+    pub fn segments(&self) -> &[Bytes] {
+        &self.segments
+    }
+
+    /// Bytes on the wire, header included.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Always false: a record has at least its header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The message without its record mark, joined.
+    pub fn message(&self) -> Bytes {
+        xdr::contiguous(self.segments[1..].to_vec())
+    }
+}
+
+/// Why a byte stream is not a sequence of records. The connection cannot be used further.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message says it")]
+pub enum Error {
+    #[error(
+        "a record of at least {len} bytes is over the limit of {max}: the peer does not speak RPC, or the limit is too low"
+    )]
+    TooLong { len: usize, max: usize },
+    #[error("a record in more than {MAX_FRAGMENTS} fragments")]
+    TooManyFragments,
+}
+
+/// Takes bytes as they arrive and gives back whole records.
+///
+/// Memory is bounded by the record limit plus one read; a length in a header allocates nothing.
+#[derive(Debug)]
+pub struct RecordReader {
+    buf: BytesMut,
+    max: usize,
+    fragments: Vec<Bytes>,
+    joined: usize,
+}
+
+impl RecordReader {
+    /// A reader that refuses records over `max` bytes.
+    pub fn new(max: usize) -> Self {
+        Self { buf: BytesMut::new(), max, fragments: Vec::new(), joined: 0 }
+    }
+
+    /// The buffer to append received bytes to; then call [`RecordReader::next_record`] until it is `None`.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buf
+    }
+
+    /// Appends a copy of `data`.
+    pub fn push(&mut self, data: &[u8]) {
+        self.buf.extend_from_slice(data);
+    }
+
+    /// Bytes still missing from the current fragment, or of its header: what a reader should make room for.
+    pub fn wanted(&self) -> usize {
+        match self.header() {
+            Ok(Some((len, _))) => (len + HEADER).saturating_sub(self.buf.len()),
+            _ => HEADER.saturating_sub(self.buf.len()),
+        }
+    }
+
+    /// Whether the stream stands between two records.
+    pub fn is_idle(&self) -> bool {
+        self.buf.is_empty() && self.fragments.is_empty()
+    }
+
+    /// The next whole record without its marks, if it has arrived.
+    pub fn next_record(&mut self) -> Result<Option<Bytes>, Error> {
+        while let Some((len, last)) = self.header()? {
+            if self.buf.len() < HEADER + len {
+                return Ok(None);
+            }
+            self.buf.advance(HEADER);
+            let fragment = self.buf.split_to(len).freeze();
+            if last {
+                return Ok(Some(self.join(fragment)));
+            }
+            self.keep(fragment)?;
+        }
+        Ok(None)
+    }
+
+    fn header(&self) -> Result<Option<(usize, bool)>, Error> {
+        let Some(bytes) = self.buf.first_chunk::<HEADER>() else { return Ok(None) };
+        let mark = u32::from_be_bytes(*bytes);
+        let len = (mark & !LAST) as usize;
+        let total = self.joined + len;
+        if total > self.max {
+            return Err(Error::TooLong { len: total, max: self.max });
+        }
+        Ok(Some((len, mark & LAST != 0)))
+    }
+
+    fn keep(&mut self, fragment: Bytes) -> Result<(), Error> {
+        if self.fragments.len() >= MAX_FRAGMENTS {
+            return Err(Error::TooManyFragments);
+        }
+        self.joined += fragment.len();
+        self.fragments.push(fragment);
+        Ok(())
+    }
+
+    fn join(&mut self, last: Bytes) -> Bytes {
+        self.joined = 0;
+        let mut fragments = std::mem::take(&mut self.fragments);
+        fragments.push(last);
+        xdr::contiguous(fragments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(record: &Record) -> Vec<u8> {
+        record.segments().concat()
+    }
+
+    #[test]
+    fn byte_by_byte() {
+        let record = Record::new(vec![Bytes::from_static(b"hello "), Bytes::from_static(b"world")]);
+        assert_eq!(record.message(), &b"hello world"[..]);
+        let mut reader = RecordReader::new(64);
+        let mut got = Vec::new();
+        for b in wire(&record).iter().chain(&wire(&record)) {
+            assert!(reader.wanted() > 0);
+            reader.push(&[*b]);
+            got.extend(reader.next_record().unwrap());
+        }
+        assert_eq!(got, [&b"hello world"[..]; 2]);
+        assert!(reader.is_idle());
+    }
+
+    #[test]
+    fn fragments_are_joined() {
+        let mut reader = RecordReader::new(64);
+        reader.push(b"\0\0\0\x02ab\0\0\0\0\x80\0\0\x01c");
+        assert_eq!(reader.next_record().unwrap().unwrap(), &b"abc"[..]);
+        assert_eq!(reader.next_record().unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_over_the_limit_is_refused_by_its_header() {
+        let mut reader = RecordReader::new(8);
+        reader.push(b"\xff\xff\xff\xff");
+        assert_eq!(reader.next_record(), Err(Error::TooLong { len: 0x7fff_ffff, max: 8 }));
+        let mut reader = RecordReader::new(8);
+        reader.push(b"\0\0\0\x05abcde\x80\0\0\x04");
+        assert_eq!(reader.next_record(), Err(Error::TooLong { len: 9, max: 8 }));
+    }
+
+    #[test]
+    fn empty_fragments_end() {
+        let mut reader = RecordReader::new(8);
+        reader.push(&[0; HEADER].repeat(MAX_FRAGMENTS + 1));
+        assert_eq!(reader.next_record(), Err(Error::TooManyFragments));
+    }
+}

@@ -1,0 +1,106 @@
+//! What the NFS procedures need of a file system. Handlers reach files only through [`Vfs`].
+
+mod creation;
+pub mod memory;
+mod permission;
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, NfsStat, Sattr, StableHow, Time};
+
+use self::creation::{NewAttr, check_link_text, exclusive_times, is_dot, made_by, mknod_parts};
+
+/// Names an object inside one vfs for as long as it exists, on every node and after every restart.
+/// At most [`MAX_NODE_HANDLE`] bytes; the export's signature is put around it before a client sees it.
+pub type NodeHandle = Bytes;
+/// Longest [`NodeHandle`], in bytes.
+pub const MAX_NODE_HANDLE: usize = 39;
+
+/// Result of an operation; the error is the status the client sees.
+pub type Result<T> = std::result::Result<T, NfsStat>;
+
+/// On whose behalf an operation runs, after squashing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub gids: Vec<u32>,
+}
+
+/// An object that was found or made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its handle.
+    pub handle: NodeHandle,
+    /// Its attributes; `fsid` is filled in by the export.
+    pub attr: Fattr,
+}
+
+/// One directory entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Its name, not `.` or `..` unless the vfs has them.
+    pub name: Bytes,
+    /// The object's number.
+    pub fileid: u64,
+    /// Goes on after this entry; never 0; valid after a restart.
+    pub cookie: u64,
+}
+
+/// A file system as NFS sees it. Every call may run on any thread, many at a time.
+///
+/// Names are single components, already checked to be non-empty, without `/` and NUL, and within 255 bytes.
+#[allow(missing_docs, reason = "named after the procedures of RFC 1813")]
+pub trait Vfs: Send + Sync {
+    /// Handle of the exported directory.
+    fn root(&self) -> Result<NodeHandle>;
+    fn getattr(&self, caller: &Caller, node: &NodeHandle) -> Result<Fattr>;
+    /// With a guard the change happens only if ctime equals it, else NFS3ERR_NOT_SYNC.
+    fn setattr(&self, caller: &Caller, node: &NodeHandle, attr: &Sattr, guard: Option<Time>)
+    -> Result<Fattr>;
+    fn lookup(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<Node>;
+    /// The granted bits of those asked.
+    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<u32>;
+    fn readlink(&self, caller: &Caller, node: &NodeHandle) -> Result<Bytes>;
+    /// At most `count` bytes from `offset`, and whether the end was reached.
+    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<(Bytes, bool)>;
+    /// Writes all of `data` as durable as asked, or better; returns how durable it is.
+    fn write(
+        &self,
+        caller: &Caller,
+        node: &NodeHandle,
+        offset: u64,
+        data: &Bytes,
+        stable: StableHow,
+    ) -> Result<StableHow>;
+    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Node>;
+    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Node>;
+    fn symlink(
+        &self,
+        caller: &Caller,
+        dir: &NodeHandle,
+        name: &[u8],
+        text: &[u8],
+        attr: &Sattr,
+    ) -> Result<Node>;
+    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Node>;
+    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()>;
+    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()>;
+    fn rename(&self, caller: &Caller, from: (&NodeHandle, &[u8]), to: (&NodeHandle, &[u8])) -> Result<()>;
+    fn link(&self, caller: &Caller, node: &NodeHandle, dir: &NodeHandle, name: &[u8]) -> Result<()>;
+    /// Offers entries after `cookie` (0: from the start) until `each` breaks; true if the end was reached.
+    fn readdir(
+        &self,
+        caller: &Caller,
+        dir: &NodeHandle,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry) -> ControlFlow<()>,
+    ) -> Result<bool>;
+    fn fsstat(&self, caller: &Caller) -> Result<FsstatOk>;
+    /// Makes everything written to the file before this call stable.
+    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<()>;
+}

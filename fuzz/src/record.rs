@@ -1,0 +1,71 @@
+//! Record marking: the same records come out however the stream is split, and none is over the limit.
+
+use bytes::Bytes;
+use remoor_rpc::record::{Error, Record, RecordReader};
+
+/// A small limit, so that inputs reach it.
+const MAX_RECORD: usize = 512;
+
+/// Inputs to start from: one byte that chooses the splits, then a stream.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let record = |len: usize| Record::new(vec![Bytes::from(vec![b'x'; len])]).segments().concat();
+    let streams = [
+        record(0),
+        [record(3), record(40), record(1)].concat(),
+        [&b"\0\0\0\x02ab\0\0\0\0"[..], &record(5)].concat(),
+        record(MAX_RECORD),
+        record(MAX_RECORD + 1),
+        vec![0; 64],
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+    ];
+    streams.iter().flat_map(|s| [0, 1, 0x5a].map(|split| [&[split], &s[..]].concat())).collect()
+}
+
+/// Reads the stream in one piece and in pieces, and compares.
+pub fn run(data: &[u8]) {
+    let Some((split, stream)) = data.split_first() else { return };
+    let whole = read([stream]);
+    let pieces = read(Pieces { rest: stream, state: u32::from(*split) | 0x100 });
+    assert_eq!(whole, pieces, "the records depend on how the stream was split");
+    assert!(whole.0.iter().all(|record| record.len() <= MAX_RECORD));
+}
+
+/// The records of a stream that arrives in `pieces`, and the error that ended it.
+fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Bytes>, Option<Error>) {
+    let mut reader = RecordReader::new(MAX_RECORD);
+    let mut records = Vec::new();
+    for piece in pieces {
+        reader.push(piece);
+        loop {
+            match reader.next_record() {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => break,
+                Err(error) => return (records, Some(error)),
+            }
+        }
+        assert!(reader.wanted() > 0, "a reader that wants nothing would wait for ever");
+        assert!(reader.wanted() <= MAX_RECORD + 4);
+    }
+    (records, None)
+}
+
+/// Pieces of 1 to 16 bytes, by a linear congruential generator.
+struct Pieces<'a> {
+    rest: &'a [u8],
+    state: u32,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let len = (self.state >> 24) as usize % 16 + 1;
+        let (piece, rest) = self.rest.split_at(len.min(self.rest.len()));
+        self.rest = rest;
+        Some(piece)
+    }
+}
