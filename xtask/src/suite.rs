@@ -24,6 +24,10 @@ const FUZZ_FMT: &[&str] = &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--chec
 pub(crate) fn run(strict: bool) -> ExitCode {
     let mut report = Report::new();
     report.step("packages", || packages::provide().map(|()| Counts::default()));
+    for package in packages::missing() {
+        println!("missing: {package}");
+        report.note_missing(package.to_string());
+    }
     component(&mut report, "fmt", "rustfmt", &[&["fmt", "--all", "--check"], FUZZ_FMT]);
     component(&mut report, "clippy", "clippy", &[CLIPPY]);
     tests(&mut report);
