@@ -88,7 +88,7 @@ struct Tracker {
     attempts: Vec<Attempt>,
     /// The latest attempt of each client address and port.
     latest: HashMap<SocketAddrV4, usize>,
-    /// Which node last sent a segment that opens, refuses or challenges, by what the client will see of it.
+    /// Which node sent a segment without payload, by what the client will see of it.
     from_nodes: HashMap<AnswerKey, Node>,
 }
 
@@ -107,6 +107,18 @@ impl AnswerKey {
     }
 }
 
+/// Collected ahead of all else: a segment may be stamped on the node's side a little after the client's side, because
+/// the kernel hands it to the balancer before it stamps it for a tap.
+fn answers_of_nodes(sightings: &[Sighting]) -> HashMap<AnswerKey, Node> {
+    let mut answers = HashMap::new();
+    for Sighting { tap, outgoing, segment, .. } in sightings {
+        if let (Tap::Node(node), false, 0) = (tap, outgoing, segment.payload_len) {
+            answers.entry(AnswerKey::of(segment)).or_insert(*node);
+        }
+    }
+    answers
+}
+
 impl Tracker {
     fn see(&mut self, sighting: &Sighting) {
         let segment = &sighting.segment;
@@ -116,9 +128,6 @@ impl Tracker {
             }
             (Tap::Client, false) if segment.src == self.service => self.answered(sighting.time, segment),
             (Tap::Node(node), true) if segment.flags.is_lone_syn() => self.forwarded(node, segment),
-            (Tap::Node(node), false) if segment.payload_len == 0 => {
-                self.from_nodes.insert(AnswerKey::of(segment), node);
-            }
             _ => {}
         }
     }
@@ -302,6 +311,15 @@ mod tests {
         wire.syn(700, 10, Some(Node::A));
         wire.answer(700, None, TcpFlags::RST, 0);
         assert_eq!(wire.attempts()[0].answer, None);
+    }
+
+    #[test]
+    fn an_answer_stamped_late_on_the_nodes_side_is_still_the_nodes() {
+        let mut wire = Wire::default();
+        wire.syn(700, 10, Some(Node::A));
+        wire.answer(700, Some(Node::A), SYN_ACK, 11);
+        wire.seen.swap(2, 3);
+        assert_eq!(wire.attempts()[0].connected_to(), Some(Node::A));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use pcap_file::DataLink;
 use pcap_file::pcapng::PcapNgWriter;
@@ -38,6 +38,18 @@ const MAX_FRAME_BYTES: usize = 65_535 + 14;
 
 /// Kernel buffer of a tap: bridges the time in which its thread does not run.
 const SOCKET_BUFFER_BYTES: i32 = 8 << 20;
+
+/// How long the kernel may take to switch time stamping on; a worker of its own does it.
+const STAMPING_TIMEOUT: Duration = Duration::from_secs(5);
+
+const MIN_FRAME_BYTES: usize = 60;
+
+/// To nobody, of the ethertype for local experiments (IEEE 802, 0x88b5).
+const LOOPBACK_PROBE: [u8; MIN_FRAME_BYTES] = {
+    let mut frame = [0; MIN_FRAME_BYTES];
+    (frame[12], frame[13]) = (0x88, 0xb5);
+    frame
+};
 
 /// Frames read after the signal to stop; a tap on a busy interface ends all the same.
 const DRAIN_FRAMES: usize = 65_536;
@@ -102,6 +114,9 @@ pub enum CaptureError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The kernel does not tell when it handled a frame.
+    #[error("cannot capture: the kernel put no time on a frame for {} s; is the machine overloaded? try again", .0.as_secs())]
+    NoTimes(Duration),
     /// The thread of a tap ended early.
     #[error("the capture on {0} ended early; please report this with RUST_BACKTRACE=1 output")]
     Ended(&'static str),
@@ -133,6 +148,7 @@ impl Capture {
             let running = start_tap(topology, tap, Arc::clone(&capture.stop))?;
             capture.taps.push(running);
         }
+        topology.client().run(wait_for_times)??;
         Ok(capture)
     }
 
@@ -151,7 +167,10 @@ impl Capture {
         let mut taps = Vec::new();
         for RunningTap { tap, shared, thread } in mem::take(&mut self.taps) {
             thread.join().unwrap_or(Err(CaptureError::Ended(tap.interface())))?;
-            taps.push(mem::replace(&mut *lock(&shared), TapRecording::new(tap)));
+            let mut recording = mem::replace(&mut *lock(&shared), TapRecording::new(tap));
+            // Two processors stamp frames of the two directions, and queue them in either order.
+            recording.frames.sort_by_key(|frame| frame.time);
+            taps.push(recording);
         }
         Ok(Recording { taps })
     }
@@ -175,12 +194,12 @@ impl Recording {
         in_order(self.taps.iter().flat_map(TapRecording::sightings).collect())
     }
 
-    /// Every frame at a tap, TCP or not, in order.
+    /// Every frame at a tap, TCP or not, in order of time.
     pub fn frames(&self, tap: Tap) -> &[Frame] {
         &self.taps[tap.position()].frames
     }
 
-    /// Frames that are missing from the record: dropped by the kernel, or beyond [`TAP_BYTES`].
+    /// Frames that are missing from the record: dropped by the kernel, without a time, or beyond [`TAP_BYTES`].
     pub fn missing_frames(&self) -> u64 {
         self.taps.iter().map(TapRecording::missing).sum()
     }
@@ -223,6 +242,7 @@ struct TapRecording {
     bytes: usize,
     kernel_drops: u64,
     over_limit: u64,
+    unstamped: u64,
 }
 
 /// One captured Ethernet frame.
@@ -240,7 +260,7 @@ pub struct Frame {
 
 impl TapRecording {
     const fn new(tap: Tap) -> Self {
-        Self { tap, frames: Vec::new(), bytes: 0, kernel_drops: 0, over_limit: 0 }
+        Self { tap, frames: Vec::new(), bytes: 0, kernel_drops: 0, over_limit: 0, unstamped: 0 }
     }
 
     fn push(&mut self, time: Duration, outgoing: bool, wire_len: usize, data: &[u8]) {
@@ -254,7 +274,7 @@ impl TapRecording {
     }
 
     fn missing(&self) -> u64 {
-        self.kernel_drops + self.over_limit
+        self.kernel_drops + self.over_limit + self.unstamped
     }
 
     fn sightings(&self) -> impl Iterator<Item = Sighting> {
@@ -283,6 +303,25 @@ fn start_tap(topology: &Topology, tap: Tap, stop: Arc<StopSignal>) -> Result<Run
     Ok(RunningTap { tap, shared, thread })
 }
 
+/// Sends frames over the loopback device of this host until one comes back with a time: the switch is the machine's.
+fn wait_for_times() -> Result<(), CaptureError> {
+    let broken = |source| CaptureError::Socket { interface: "lo", source };
+    let index = index_of("lo")?;
+    let probe = PacketSocket::open(index).and_then(PacketSocket::with_times).map_err(broken)?;
+    let mut buffer = [0; MIN_FRAME_BYTES];
+    let start = Instant::now();
+    while start.elapsed() < STAMPING_TIMEOUT {
+        probe.send(&LOOPBACK_PROBE).map_err(broken)?;
+        while let Some(info) = probe.recv(&mut buffer).map_err(broken)? {
+            if info.time.is_some() {
+                return Ok(());
+            }
+        }
+        thread::yield_now();
+    }
+    Err(CaptureError::NoTimes(STAMPING_TIMEOUT))
+}
+
 fn record(socket: &PacketSocket, sink: &Mutex<TapRecording>, stop: &StopSignal) -> io::Result<()> {
     let mut buffer = vec![0; MAX_FRAME_BYTES];
     loop {
@@ -300,9 +339,13 @@ fn drain(socket: &PacketSocket, sink: &Mutex<TapRecording>, buffer: &mut [u8]) -
         let Some(info) = socket.recv(buffer)? else { return Ok(()) };
         // A frame for another station is not seen by an interface out of promiscuous mode; showing it here would
         // make a silenced node look alive.
-        if let (Some(time), Direction::In | Direction::Out) = (info.time, info.direction) {
-            let data = &buffer[..info.wire_len.min(buffer.len())];
-            lock(sink).push(time, info.direction == Direction::Out, info.wire_len, data);
+        if info.direction == Direction::Stray {
+            continue;
+        }
+        let data = &buffer[..info.wire_len.min(buffer.len())];
+        match info.time {
+            Some(time) => lock(sink).push(time, info.direction == Direction::Out, info.wire_len, data),
+            None => lock(sink).unstamped += 1,
         }
     }
     Ok(())

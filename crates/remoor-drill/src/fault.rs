@@ -25,8 +25,6 @@ pub struct Fault {
     /// How long the fault lasts by itself; whoever injected it calls [`Fault::mend`] then. `None`: until the case
     /// decides.
     pub lasts: Option<Duration>,
-    /// Whether the balancer's probes would notice: it marks the node down while the fault lasts.
-    pub marks_down: bool,
     inject: fn(&Victim<'_>) -> Result<(), FaultError>,
     mend: fn(&Victim<'_>) -> Result<Mended, FaultError>,
 }

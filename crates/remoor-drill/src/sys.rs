@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-/// Room for one SCM_TIMESTAMPNS control message, rounded up.
+/// Room for one SCM_TIMESTAMPING control message (three timespecs), rounded up.
 const CONTROL_BYTES: usize = 128;
 
 /// linux/if_packet.h; not in libc for every target.
@@ -78,7 +78,7 @@ pub(crate) struct FrameInfo {
     /// Bytes of the frame on the wire; the buffer holds at most its own length of them.
     pub(crate) wire_len: usize,
     pub(crate) direction: Direction,
-    /// Since the Unix epoch, by SO_TIMESTAMPNS; `None` if the socket did not ask for it.
+    /// When the kernel handled the frame, since the Unix epoch; `None` if it took no time.
     pub(crate) time: Option<Duration>,
 }
 
@@ -114,9 +114,12 @@ impl PacketSocket {
         Ok(Self { fd })
     }
 
-    /// Asks for a wall-clock time on every frame.
+    /// Asks for a wall-clock time on every frame. Not by SO_TIMESTAMPNS: that gives a frame without a time the time
+    /// of the read (`sock_recv_timestamp`), and frames have none until the kernel has switched stamping on, a while
+    /// after the first request (`net_enable_timestamp` defers to a worker).
     pub(crate) fn with_times(self) -> io::Result<Self> {
-        self.set(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+        let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+        self.set(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, flags as c_int)?;
         Ok(self)
     }
 
@@ -213,15 +216,16 @@ fn time_of(header: &libc::msghdr) -> Option<Duration> {
     if message.is_null() {
         return None;
     }
-    // SAFETY: a non-null CMSG_FIRSTHDR is a whole cmsghdr; its data is a timespec for SCM_TIMESTAMPNS,
-    // read unaligned because CMSG_DATA promises no alignment.
+    // SAFETY: a non-null CMSG_FIRSTHDR is a whole cmsghdr; its data starts with the software
+    // timespec (struct scm_timestamping), read unaligned because CMSG_DATA promises no alignment.
     let time = unsafe {
-        if (*message).cmsg_level != libc::SOL_SOCKET || (*message).cmsg_type != libc::SCM_TIMESTAMPNS {
+        if (*message).cmsg_level != libc::SOL_SOCKET || (*message).cmsg_type != libc::SCM_TIMESTAMPING {
             return None;
         }
         libc::CMSG_DATA(message).cast::<libc::timespec>().read_unaligned()
     };
-    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
+    let time = Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+    (!time.is_zero()).then_some(time)
 }
 
 fn direction_of(pkttype: u8) -> Direction {

@@ -17,6 +17,7 @@
 mod config;
 mod packet;
 mod pool;
+pub mod predict;
 pub mod preset;
 #[cfg(test)]
 mod script;

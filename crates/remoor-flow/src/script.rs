@@ -32,7 +32,7 @@ pub(crate) fn flow(client_port: u16) -> FiveTuple {
 }
 
 #[expect(clippy::disallowed_methods, reason = "an Instant has no other origin; the value is never compared")]
-fn origin() -> Instant {
+pub(crate) fn origin() -> Instant {
     Instant::now()
 }
 

@@ -412,7 +412,7 @@ impl FlowTable {
 
     fn next_expiry(&mut self) -> Option<Instant> {
         while let Some(&(at, flow)) = self.queue.first() {
-            let Some(entry) = self.entries.peek(&flow) else {
+            let Some(entry) = self.entries.peek(&flow).filter(|entry| entry.queued_at == at) else {
                 self.queue.pop_first();
                 continue;
             };

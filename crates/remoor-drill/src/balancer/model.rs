@@ -150,16 +150,23 @@ impl Forwarder {
     fn forward_until_stopped(&self) {
         let mut buffer = vec![0; MAX_FRAME_BYTES];
         let sources: [&dyn AsFd; 3] = [&self.ports.client, &self.ports.nodes[0], &self.ports.nodes[1]];
-        while let Ok(Woken::Ready) = self.stop.wait(&sources, self.until_timeout()) {
-            self.drain(&self.ports.client, &mut buffer, |frame| self.client_frame(frame));
-            for node in Node::ALL {
-                let port = &self.ports.nodes[node.index()];
-                self.drain(port, &mut buffer, |frame| self.node_frame(node, frame));
+        loop {
+            match self.stop.wait(&sources, self.until_timeout()) {
+                Ok(Woken::Ready) => self.take_turn(&mut buffer),
+                Ok(Woken::Stopped) => return,
+                Err(error) => return tracing::error!(%error, "the balancer cannot wait for packets and ends"),
             }
-            let mut table = self.table();
-            let resets = table.handle_timeout(Instant::now());
-            self.send_resets(&resets);
         }
+    }
+
+    fn take_turn(&self, buffer: &mut [u8]) {
+        self.drain(&self.ports.client, buffer, |frame| self.client_frame(frame));
+        for node in Node::ALL {
+            self.drain(&self.ports.nodes[node.index()], buffer, |frame| self.node_frame(node, frame));
+        }
+        let mut table = self.table();
+        let resets = table.handle_timeout(Instant::now());
+        self.send_resets(&resets);
     }
 
     fn until_timeout(&self) -> Option<Timespec> {

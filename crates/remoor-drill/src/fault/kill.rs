@@ -8,7 +8,6 @@ pub(super) const FAULT: Fault = Fault {
     name: "kill",
     about: "the server process dies: its kernel sends FIN or RST and refuses new connections",
     lasts: None,
-    marks_down: true,
     inject: |victim| victim.signal(Signal::KILL, "SIGKILL"),
     mend: |_| Ok(Mended::StartServer),
 };

@@ -12,7 +12,6 @@ pub(super) const FAULT: Fault = Fault {
     name: "silent",
     about: "the node stops answering: no RST, no ICMP, the link stays up",
     lasts: None,
-    marks_down: true,
     inject: |victim| silence(victim.topology, victim.node),
     mend: |victim| restore(victim.topology, victim.node).map(|()| Mended::Resumed),
 };

@@ -8,7 +8,6 @@ pub(super) const FAULT: Fault = Fault {
     name: "stop",
     about: "the server process is stopped: its kernel still acknowledges, nothing is answered",
     lasts: None,
-    marks_down: true,
     inject: |victim| victim.signal(Signal::STOP, "SIGSTOP"),
     mend: |victim| victim.signal(Signal::CONT, "SIGCONT").map(|()| Mended::Resumed),
 };

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use remoor_drill::attempts::{Attempt, attempts};
 use remoor_drill::balancer::{Balancer, BalancerError, FlowView, KernelBalancer, ModelBalancer};
-use remoor_drill::capture::{Capture, Tap};
+use remoor_drill::capture::{Capture, Sighting, Tap};
 use remoor_drill::fault::{restore, silence};
 use remoor_drill::namespace::Host;
 use remoor_drill::topology::{Node, SERVICE, Topology};
-use remoor_flow::{Config, Health, IdleAction, OnBackendDown, preset};
+use remoor_flow::{Config, Health, IdleAction, OnBackendDown, TcpFlags, preset};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Test;
@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("resets_at_a_health_change_are_accepted", resets_at_a_health_change_are_accepted),
     ("an_idle_entry_that_expires_resets_both_ends", an_idle_entry_that_expires_resets_both_ends),
     ("the_balancers_host_answers_nothing", the_balancers_host_answers_nothing),
+    ("with_no_node_up_the_kernel_stays_silent", with_no_node_up_the_kernel_stays_silent),
 ];
 
 const SEED: u64 = 7;
@@ -34,11 +35,14 @@ const KERNEL: &str = "kernel";
 /// A reserved port, as `resvport` uses.
 const PORT: u16 = 700;
 
+/// What a client has in flight when its node dies.
+const IN_FLIGHT: &[u8] = b"in flight";
+
 /// How long a connect that is to be pinned is watched: its SYN and one retransmission.
 const PINNED: Duration = Duration::from_millis(1300);
 
 /// Starts a balancer by name; `None`, with a note, when this machine lacks what it needs.
-fn start(topology: &Topology, name: &str) -> Result<Option<Box<dyn Balancer>>> {
+pub(crate) fn start(topology: &Topology, name: &str) -> Result<Option<Box<dyn Balancer>>> {
     if name != KERNEL {
         let config = preset::find(name)?.config;
         return Ok(Some(Box::new(ModelBalancer::start(topology, config, SEED)?)));
@@ -104,7 +108,7 @@ fn abandon(stream: TcpStream, how: Abandon) -> Result<()> {
         Abandon::Close => socket.shutdown(Shutdown::Both)?,
         Abandon::Silent => {
             socket.set_tcp_user_timeout(Some(Duration::from_millis(200)))?;
-            (&socket).write_all(b"in flight")?;
+            (&socket).write_all(IN_FLIGHT)?;
             let ended = (&socket).read(&mut [0; 1]);
             ensure!(ended.is_err_and(|e| e.kind() == ErrorKind::TimedOut), "the socket did not give up");
         }
@@ -205,16 +209,27 @@ fn left_behind(name: &str, how: Abandon) -> Result<Option<FlowView>> {
     let Some(mut balancer) = start(&stage.topology, name)? else { return Ok(None) };
     let capture = Capture::start(&stage.topology)?;
     let stream = connect_on_a(&stage, balancer.as_ref())?;
-    let before = capture.sightings().len();
     stage.fail(balancer.as_mut(), Node::A)?;
     abandon(stream, how)?;
-    // What left the client has been decided on once it shows on the other side.
+    // A flow has seen what shows on the node's side. After its first retransmission a FIN changes nothing more.
     let deadline = Instant::now() + PATIENCE;
-    while !capture.sightings()[before..].iter().any(|s| s.tap == Tap::Node(Node::A) && s.outgoing) {
-        ensure!(Instant::now() < deadline, "{name}: nothing crossed the balancer");
+    let crossed = || capture.sightings().iter().filter(|sighting| is_last(sighting, how)).count();
+    while crossed() < if matches!(how, Abandon::Close) { 2 } else { 1 } {
+        ensure!(Instant::now() < deadline, "{name}, {how:?}: nothing crossed the balancer");
         std::thread::yield_now();
     }
     Ok(balancer.flows()?.into_iter().find(|flow| flow.node == Node::A))
+}
+
+/// Whether a segment on its way to node A is the last kind that a client sends which leaves as `how` says.
+fn is_last(sighting: &Sighting, how: Abandon) -> bool {
+    let segment = &sighting.segment;
+    let last = match how {
+        Abandon::Silent => segment.payload_len == IN_FLIGHT.len(),
+        Abandon::Reset => segment.flags.contains(TcpFlags::RST),
+        Abandon::Close => segment.flags.contains(TcpFlags::FIN),
+    };
+    last && sighting.tap == Tap::Node(Node::A) && sighting.outgoing
 }
 
 fn the_kernel_and_its_model_hold_the_same_flows() -> Result<()> {
@@ -298,4 +313,16 @@ fn the_balancers_host_answers_nothing() -> Result<()> {
     ensure!(recording.frames(Tap::Client).iter().all(|frame| frame.outgoing), "something came back");
     ensure!(balancer.traffic().ignored >= 2, "{:?}", balancer.traffic());
     Ok(())
+}
+
+fn with_no_node_up_the_kernel_stays_silent() -> Result<()> {
+    let stage = Stage::build()?;
+    let Some(mut balancer) = start(&stage.topology, KERNEL)? else { return Ok(()) };
+    for node in Node::ALL {
+        balancer.set_health(node, Health::Down)?;
+    }
+    let refused = connect(stage.topology.client(), SERVICE, PINNED)?;
+    ensure!(refused.is_err_and(|e| e.kind() == ErrorKind::TimedOut), "the service was answered");
+    balancer.set_health(Node::B, Health::Up)?;
+    exchange(&stage.connect()?, b"B serves")
 }

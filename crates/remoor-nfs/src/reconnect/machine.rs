@@ -256,7 +256,8 @@ impl Machine {
         [self.timers.next(), self.calls.next_deadline()].into_iter().flatten().min()
     }
 
-    /// The next record to write. A driver whose socket is full stops asking.
+    /// The next record to write. A driver takes all there are and queues them per connection, so that a full
+    /// socket does not hold up the proof of the connection that is to replace it.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         if let Some(probe) = self.probes.pop_front() {
             return Some(probe);
@@ -479,8 +480,10 @@ impl Machine {
         self.push(Action::Failed { xid, error });
     }
 
+    /// Only a connection that is heard from is worth a second sending: a silent one has the first in its buffers
+    /// still, and would fill them for ever.
     fn retransmit(&mut self, xid: u32) {
-        if self.current.is_some() {
+        if self.state() == State::Ready {
             self.counters.retransmitted += 1;
             self.enqueue(xid);
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::config::Rebind;
+use super::config::{INTERVAL_MIN, Rebind};
 use super::event::{AckState, Action, MoveReason, Notice};
 use super::machine::{Machine, State};
 use super::timer::Timer;
@@ -63,8 +63,7 @@ impl Machine {
             return self.timers.stop(Timer::Suspicion);
         }
         let due = link.silent_since() + self.pace.suspect_after(&self.config);
-        debug_assert!(due > now);
-        self.timers.set(Timer::Suspicion, due);
+        self.timers.set(Timer::Suspicion, due.max(now + INTERVAL_MIN));
     }
 
     /// Bytes arrived on the connection in use.

@@ -39,6 +39,11 @@ impl TimerTable {
         self.0 = Default::default();
     }
 
+    #[cfg(test)]
+    pub(super) fn get(&self, timer: Timer) -> Option<Instant> {
+        self.0[timer as usize]
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()
     }

@@ -1,5 +1,10 @@
 //! Tests of the whole machine in virtual time.
 
+mod pair;
+mod property;
+mod scenario;
+mod transition;
+
 use std::time::Instant;
 
 /// The instant virtual time starts from. Nothing depends on its value.

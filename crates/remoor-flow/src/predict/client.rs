@@ -1,0 +1,402 @@
+//! The client host: its kernel, the writers, and the logic that decides which connection carries their calls.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::RngExt;
+use remoor_nfs::reconnect::{Abandon, Action, Call, CloseReason, ConnId, ConnectError, Event, Machine, Notice, Transmit};
+use remoor_rpc::call_table::InsertError;
+use remoor_rpc::message::{ReplyStatus, encode_reply, peek_xid};
+use remoor_rpc::record::Record;
+
+use super::node::refusal;
+use super::tcp::{Io, Message, Packet, Signal, Socket, Tcp};
+use super::world::{self, Context, Sender};
+use super::{Answer, AnswerKind, Attempt};
+use crate::packet::{Direction, FiveTuple, TcpFlags};
+
+/// The client's address (RFC 5737).
+const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The balancer's address.
+const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)), 2049);
+/// Octets that each call writes.
+const CALL_BODY: &[u8] = &[0; 4096];
+/// How long the driver waits for the server's FIN after its own, before it drops the socket without a packet to
+/// have the port again. An orphan would hold it for about 100 s (`net.ipv4.tcp_orphan_retries`).
+const FIN_LINGER: Duration = Duration::from_secs(1);
+
+/// What decides for a client: when to connect, from where, and on which connection calls go.
+///
+/// [`Machine`] is remoor's; [`super::linux_client`] has that of Linux. Both speak the events and actions of
+/// [`remoor_nfs::reconnect`].
+pub(super) trait Logic {
+    fn connect(&mut self, now: Instant);
+    fn next_xid(&mut self) -> u32;
+    fn call(&mut self, now: Instant, call: Call) -> Result<(), InsertError>;
+    fn handle_event(&mut self, now: Instant, event: Event);
+    fn handle_timeout(&mut self, now: Instant);
+    fn poll_timeout(&self) -> Option<Instant>;
+    fn poll_transmit(&mut self) -> Option<Transmit>;
+    fn poll(&mut self) -> Option<Action>;
+}
+
+impl Logic for Machine {
+    fn connect(&mut self, now: Instant) {
+        self.connect(now);
+    }
+
+    fn next_xid(&mut self) -> u32 {
+        self.next_xid()
+    }
+
+    fn call(&mut self, now: Instant, call: Call) -> Result<(), InsertError> {
+        self.call(now, call)
+    }
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        self.handle_event(now, event);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.poll_timeout()
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.poll_transmit()
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        self.poll()
+    }
+}
+
+/// The kernel's end of one attempt.
+#[derive(Debug)]
+struct Endpoint {
+    port: u16,
+    /// `None` while an earlier socket still has the port.
+    socket: Option<Socket>,
+    established: bool,
+    /// The logic has abandoned it; it is there only until its FIN is settled.
+    lingers: bool,
+    /// The driver drops it then.
+    drop_at: Option<Instant>,
+    armed: Option<Instant>,
+}
+
+/// A reply that a call of a writer got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replied {
+    /// When a server sent it first.
+    pub(super) born: Instant,
+    /// The client's port of the connection it came on.
+    pub(super) port: u16,
+}
+
+pub(super) struct Client<L> {
+    logic: L,
+    tcp: Tcp,
+    round_trip: Duration,
+    start: Instant,
+    call_every: Duration,
+    endpoints: BTreeMap<ConnId, Endpoint>,
+    /// Each attempt with its id, in order.
+    pub(super) attempts: Vec<(ConnId, Attempt)>,
+    pub(super) notices: Vec<(Instant, Notice)>,
+    /// Replies to writers since the world last asked.
+    pub(super) replies: Vec<Replied>,
+    writers: BTreeMap<u32, usize>,
+    arriving: Option<Replied>,
+    armed: Option<Instant>,
+}
+
+impl<L: Logic> Client<L> {
+    pub(super) fn new(logic: L, scenario: &super::Scenario) -> Self {
+        Self {
+            logic,
+            tcp: scenario.tcp,
+            round_trip: scenario.round_trip,
+            start: scenario.start,
+            call_every: scenario.call_every,
+            endpoints: BTreeMap::new(),
+            attempts: Vec::new(),
+            notices: Vec::new(),
+            replies: Vec::new(),
+            writers: BTreeMap::new(),
+            arriving: None,
+            armed: None,
+        }
+    }
+
+    pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
+        self.logic.connect(cx.now);
+        self.obey(cx);
+    }
+
+    /// A writer makes its next call.
+    pub(super) fn call(&mut self, writer: usize, cx: &mut Context<'_>) {
+        let xid = self.logic.next_xid();
+        let record = Record::new(vec![Bytes::copy_from_slice(&xid.to_be_bytes()), Bytes::from_static(CALL_BODY)]);
+        if self.logic.call(cx.now, Call { xid, record, idempotent: false }).is_ok() {
+            self.writers.insert(xid, writer);
+        }
+        self.obey(cx);
+    }
+
+    /// The timer of the logic may be due.
+    pub(super) fn wake(&mut self, cx: &mut Context<'_>) {
+        self.armed = None;
+        if self.logic.poll_timeout().is_some_and(|at| at <= cx.now) {
+            self.logic.handle_timeout(cx.now);
+        }
+        self.obey(cx);
+    }
+
+    /// The timer of an attempt's socket may be due.
+    pub(super) fn handle_timeout(&mut self, conn: ConnId, cx: &mut Context<'_>) {
+        let Some(endpoint) = self.endpoints.get_mut(&conn) else { return };
+        if endpoint.drop_at.is_some_and(|at| at <= cx.now) {
+            self.remove(conn, cx);
+            return self.obey(cx);
+        }
+        let mut io = Io::default();
+        endpoint.armed = None;
+        if let Some(socket) = &mut endpoint.socket
+            && socket.deadline().is_some_and(|at| at <= cx.now)
+        {
+            socket.handle_timeout(cx.now, &mut io);
+        }
+        self.count_repeated_syns(conn, &io);
+        self.carry_out(conn, io, cx);
+        self.obey(cx);
+    }
+
+    /// A segment has come in.
+    pub(super) fn receive(&mut self, by: Sender, packet: &Packet, cx: &mut Context<'_>) {
+        let port = packet.segment.flow.client.port();
+        let owner = self.endpoints.iter_mut().find(|(_, e)| e.port == port && e.socket.is_some());
+        let Some((&conn, endpoint)) = owner else {
+            if let Some(answer) = refusal(&packet.segment) {
+                cx.send(Direction::FromClient, answer);
+            }
+            return;
+        };
+        let mut io = Io::default();
+        if let Some(socket) = &mut endpoint.socket {
+            let asked = socket.is_connecting();
+            socket.receive(packet, cx.now, &mut io);
+            if asked {
+                self.note_answer(conn, by, packet);
+            }
+        }
+        self.carry_out(conn, io, cx);
+        self.obey(cx);
+    }
+
+    /// Does what the logic wants until it wants nothing.
+    fn obey(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(action) = self.logic.poll() {
+                self.act(action, cx);
+            } else if let Some(transmit) = self.logic.poll_transmit() {
+                self.transmit(&transmit, cx);
+            } else {
+                break;
+            }
+        }
+        let due = self.logic.poll_timeout();
+        if let Some(at) = due
+            && self.armed.is_none_or(|armed| at < armed)
+        {
+            self.armed = Some(at);
+            cx.queue.push(at.max(cx.now), world::Event::ClientWake);
+        }
+    }
+
+    fn act(&mut self, action: Action, cx: &mut Context<'_>) {
+        match action {
+            Action::Connect { conn, port, .. } => self.open(conn, port, cx),
+            Action::QueryAck { conn } => {
+                let socket = self.endpoints.get(&conn).and_then(|endpoint| endpoint.socket.as_ref());
+                let ack = socket.map(|socket| socket.ack_state(cx.now)).unwrap_or_default();
+                self.logic.handle_event(cx.now, Event::AckState { conn, ack });
+            }
+            // Records are fed as they arrive: nothing is ever left to read.
+            Action::Drain { conn } => self.logic.handle_event(cx.now, Event::Drained { conn }),
+            Action::Abandon { conn, how } => self.abandon(conn, how, cx),
+            Action::Completed { xid, .. } => self.completed(xid, cx),
+            Action::Failed { xid, .. } => self.rest(xid, cx),
+            Action::Notice(notice) => self.notices.push((cx.now, notice)),
+        }
+    }
+
+    fn open(&mut self, conn: ConnId, port: u16, cx: &mut Context<'_>) {
+        let held = self.endpoints.values().any(|endpoint| endpoint.port == port);
+        let endpoint = Endpoint { port, socket: None, established: false, lingers: false, drop_at: None, armed: None };
+        self.endpoints.insert(conn, endpoint);
+        if !held {
+            self.send_syn(conn, cx);
+        }
+    }
+
+    fn send_syn(&mut self, conn: ConnId, cx: &mut Context<'_>) {
+        let Some(endpoint) = self.endpoints.get_mut(&conn) else { return };
+        let (mut io, isn, port) = (Io::default(), cx.rng.random(), endpoint.port);
+        let flow = FiveTuple { client: (CLIENT, port).into(), service: SERVICE };
+        endpoint.socket = Some(Socket::connect(flow, isn, self.tcp, self.round_trip, cx.now, &mut io));
+        let at = cx.now.saturating_duration_since(self.start);
+        self.attempts.push((conn, Attempt::new(at, port, isn)));
+        self.carry_out(conn, io, cx);
+    }
+
+    fn abandon(&mut self, conn: ConnId, how: Abandon, cx: &mut Context<'_>) {
+        let Some(endpoint) = self.endpoints.get_mut(&conn) else { return };
+        let mut io = Io::default();
+        match (&mut endpoint.socket, how) {
+            (Some(socket), Abandon::Fin) => {
+                socket.close(cx.now, &mut io);
+                self.linger(conn, cx);
+                self.carry_out(conn, io, cx);
+            }
+            (Some(socket), Abandon::Reset) => {
+                socket.reset(&mut io);
+                self.carry_out(conn, io, cx);
+                self.remove(conn, cx);
+            }
+            (Some(_), Abandon::Silent) | (None, _) => self.remove(conn, cx),
+        }
+    }
+
+    fn linger(&mut self, conn: ConnId, cx: &mut Context<'_>) {
+        if let Some(endpoint) = self.endpoints.get_mut(&conn) {
+            let at = cx.now + FIN_LINGER;
+            endpoint.lingers = true;
+            endpoint.drop_at = Some(at);
+            cx.queue.push(at, world::Event::ClientTimer { conn });
+        }
+    }
+
+    /// The kernel has forgotten the socket; whoever waits for its port gets it.
+    fn remove(&mut self, conn: ConnId, cx: &mut Context<'_>) {
+        let Some(gone) = self.endpoints.remove(&conn) else { return };
+        if self.endpoints.values().any(|other| other.port == gone.port && other.socket.is_some()) {
+            return;
+        }
+        let waiting = self.endpoints.iter().find(|(_, other)| other.port == gone.port);
+        if let Some((&next, _)) = waiting {
+            self.send_syn(next, cx);
+        }
+    }
+
+    fn transmit(&mut self, transmit: &Transmit, cx: &mut Context<'_>) {
+        let Some(endpoint) = self.endpoints.get_mut(&transmit.conn) else { return };
+        let Some(socket) = &mut endpoint.socket else { return };
+        let xid = transmit.record.segments().get(1).and_then(|bytes| peek_xid(bytes)).unwrap_or_default();
+        let mut io = Io::default();
+        let len = u32::try_from(transmit.record.len()).unwrap_or(u32::MAX);
+        socket.send(Message { xid, len, born: cx.now }, cx.now, &mut io);
+        self.carry_out(transmit.conn, io, cx);
+    }
+
+    fn carry_out(&mut self, conn: ConnId, io: Io, cx: &mut Context<'_>) {
+        for packet in io.packets {
+            cx.send(Direction::FromClient, packet);
+        }
+        for signal in io.signals {
+            self.take(conn, signal, cx);
+        }
+        let Some(endpoint) = self.endpoints.get_mut(&conn) else { return };
+        let Some(socket) = &endpoint.socket else { return };
+        if socket.is_closed() {
+            self.remove(conn, cx);
+        } else if endpoint.armed != socket.deadline() {
+            endpoint.armed = socket.deadline();
+            if let Some(at) = endpoint.armed {
+                cx.queue.push(at, world::Event::ClientTimer { conn });
+            }
+        }
+    }
+
+    fn take(&mut self, conn: ConnId, signal: Signal, cx: &mut Context<'_>) {
+        let Some(endpoint) = self.endpoints.get_mut(&conn) else { return };
+        if endpoint.lingers {
+            return;
+        }
+        endpoint.established |= signal == Signal::Connected;
+        let (port, established) = (endpoint.port, endpoint.established);
+        let event = match signal {
+            Signal::Connected => Event::Connected { conn, local_port: port },
+            Signal::Refused => Event::ConnectFailed { conn, error: ConnectError::Refused },
+            Signal::TimedOut if established => Event::Closed { conn, how: CloseReason::TimedOut },
+            Signal::TimedOut => Event::ConnectFailed { conn, error: ConnectError::TimedOut },
+            Signal::Reset => Event::Closed { conn, how: CloseReason::Reset },
+            Signal::Finished => {
+                self.abandon(conn, Abandon::Fin, cx);
+                Event::Closed { conn, how: CloseReason::Fin }
+            }
+            Signal::Received(message) => self.received(conn, port, message),
+        };
+        self.logic.handle_event(cx.now, event);
+        while let Some(action) = self.logic.poll() {
+            self.act(action, cx);
+        }
+        self.arriving = None;
+    }
+
+    fn received(&mut self, conn: ConnId, port: u16, message: Message) -> Event {
+        self.arriving = Some(Replied { born: message.born, port });
+        if let Some(attempt) = self.attempt_mut(conn) {
+            attempt.served = true;
+        }
+        let reply = encode_reply(message.xid, &ReplyStatus::Success, &()).message();
+        Event::Received { conn, xid: message.xid, reply }
+    }
+
+    fn completed(&mut self, xid: u32, cx: &mut Context<'_>) {
+        self.replies.extend(self.arriving);
+        self.rest(xid, cx);
+    }
+
+    /// A writer has its result and pauses before its next call.
+    fn rest(&mut self, xid: u32, cx: &mut Context<'_>) {
+        if let Some(writer) = self.writers.remove(&xid) {
+            cx.after(self.call_every, world::Event::NextCall { writer });
+        }
+    }
+
+    fn attempt_mut(&mut self, conn: ConnId) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().rev().find(|(id, _)| *id == conn).map(|(_, attempt)| attempt)
+    }
+
+    fn count_repeated_syns(&mut self, conn: ConnId, io: &Io) {
+        let syns = io.packets.iter().filter(|packet| packet.segment.flags.is_lone_syn()).count();
+        if let Some(attempt) = self.attempt_mut(conn).filter(|_| syns > 0) {
+            attempt.retransmissions += 1;
+        }
+    }
+
+    fn note_answer(&mut self, conn: ConnId, by: Sender, packet: &Packet) {
+        let kind = match packet.segment.flags {
+            flags if flags.contains(TcpFlags::RST) => AnswerKind::Reset,
+            flags if flags.contains(TcpFlags::SYN) => AnswerKind::SynAck,
+            _ => AnswerKind::ChallengeAck,
+        };
+        if let Some(attempt) = self.attempt_mut(conn) {
+            attempt.answer = Some(Answer { by, kind });
+        }
+    }
+
+    /// A SYN of the client went to a backend.
+    pub(super) fn note_passage(&mut self, port: u16, isn: u32, backend: crate::BackendId) {
+        let mine = |(_, attempt): &&mut (ConnId, Attempt)| attempt.port == port && attempt.isn == isn;
+        if let Some((_, attempt)) = self.attempts.iter_mut().rev().find(mine) {
+            attempt.reached = Some(backend);
+        }
+    }
+}
