@@ -5,11 +5,13 @@
 //! environment variable `REMOOR_SKIP_LOG` names, and returns:
 //!
 //! ```text
-//! NAME OF THE TEST: because REASON
+//! NAME OF THE TEST: because package X is missing
 //! ```
 //!
-//! `cargo xtask test` prints these lines as `skipped: ...`, counts them as skipped and not as passed, and fails when
-//! there are any while it runs as root or with `CI=true`. Without the variable the test prints the line instead.
+//! A test binary whose output is not captured (`harness = false`) may print the line instead, after `SKIPPED: `.
+//!
+//! `cargo xtask test` lists these lines at its end as `skipped: ...`, counts them as skipped and not as passed, and
+//! fails when there are any while it runs as root or with `CI=true`.
 
 mod fuzz;
 mod packages;
