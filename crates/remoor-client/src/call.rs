@@ -85,7 +85,11 @@ impl Client {
     }
 
     /// As [`Client::connect`]; `observer` is told every reconnect as it happens.
-    pub fn connect_observed(server: SocketAddr, options: Options, observer: Observer) -> Result<Self, ConnectError> {
+    pub fn connect_observed(
+        server: SocketAddr,
+        options: Options,
+        observer: Observer,
+    ) -> Result<Self, ConnectError> {
         if options.abandon == remoor_nfs::reconnect::Abandon::Silent {
             net::can_leave_silently()?;
         }

@@ -43,7 +43,8 @@ pub(crate) struct Connection {
 impl Connection {
     /// Starts to connect from `port`.
     pub(crate) fn open(port: u16, dest: SocketAddr) -> Result<Self, ConnectError> {
-        let socket = net::socket_from(port, &dest).map_err(|SourceError { source, .. }| connect_error(&source))?;
+        let socket =
+            net::socket_from(port, &dest).map_err(|SourceError { source, .. }| connect_error(&source))?;
         let connecting = TcpSocket::from_std_stream(socket.into()).connect(dest);
         let reader = RecordReader::new(record::DEFAULT_MAX_RECORD);
         Ok(Self { state: State::Connecting(Box::pin(connecting)), reader, out: VecDeque::new() })
@@ -113,7 +114,8 @@ impl Connection {
             if let Err(error) = ready!(stream.poll_write_ready(cx)) {
                 return Poll::Ready(error);
             }
-            let slices: Vec<IoSlice<'_>> = self.out.iter().take(MAX_SLICES).map(|s| IoSlice::new(s)).collect();
+            let slices: Vec<IoSlice<'_>> =
+                self.out.iter().take(MAX_SLICES).map(|s| IoSlice::new(s)).collect();
             match stream.try_write_vectored(&slices) {
                 Ok(n) => advance(&mut self.out, n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -238,10 +239,10 @@ impl Driver {
         }
     }
 
-    fn leave(&mut self, stream: TcpStream, port: u16, how: Abandon) -> Result<(), net::LeaveError> {
+    fn leave(&mut self, stream: TcpStream, port: u16, how: Abandon) -> io::Result<()> {
         match how {
-            Abandon::Reset => net::reset_on_close(&stream)?,
-            Abandon::Silent => net::drop_silently(&stream)?,
+            Abandon::Reset => net::reset(stream.into_std()?.into())?,
+            Abandon::Silent => net::drop_silently(&stream).map_err(io::Error::other)?,
             Abandon::Fin => {
                 socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write)?;
                 self.leaving.push(Leaving { stream, port, until: now() + FIN_LINGER });

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use remoor_nfs::mnt::{self, MountStat};
-use remoor_nfs::v3::{self, CreateHow, DirOp, EntryPlus, Fattr, FileHandle, NfsStat, Sattr, StableHow, WriteVerf};
+use remoor_nfs::v3::{
+    self, CreateHow, DirOp, EntryPlus, Fattr, FileHandle, NfsStat, Sattr, StableHow, WriteVerf,
+};
 
 use crate::call::{CallError, Client};
 
@@ -202,7 +204,9 @@ impl Client {
         let ok = check("WRITE", self.call::<v3::Write>(args).await?)?;
         match ok.count {
             0 => Err(Error::Server { procedure: "WRITE", what: "nothing was written" }),
-            n if n > count => Err(Error::Server { procedure: "WRITE", what: "more was written than was sent" }),
+            n if n > count => {
+                Err(Error::Server { procedure: "WRITE", what: "more was written than was sent" })
+            }
             _ => Ok(ok),
         }
     }
@@ -256,7 +260,12 @@ impl Client {
             match ok.entries.0.last() {
                 Some(last) => cookie = last.cookie,
                 None if ok.eof => return Ok(entries),
-                None => return Err(Error::Server { procedure: "READDIRPLUS", what: "neither entries nor the end" }),
+                None => {
+                    return Err(Error::Server {
+                        procedure: "READDIRPLUS",
+                        what: "neither entries nor the end",
+                    });
+                }
             }
             entries.extend(ok.entries.0.into_iter().filter(|e| !matches!(&e.name.0[..], b"." | b"..")));
             if ok.eof {

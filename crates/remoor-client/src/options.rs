@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use remoor_nfs::reconnect::{Abandon, Config, ConfigError, PortRange, RESERVED_HI, RESERVED_LO, Rebind, Recovery, Stuck};
+use remoor_nfs::reconnect::{
+    Abandon, Config, ConfigError, PortRange, RESERVED_HI, RESERVED_LO, Rebind, Recovery, Stuck,
+};
 use remoor_rpc::net;
 
 /// One option: how it is written and what it does.
@@ -30,31 +32,51 @@ const fn row(
 
 /// Every option, in the order help shows them.
 pub static TABLE: &[OptionRow] = &[
-    row("resvport", "", "leave from a reserved port, 665-1023 (default); needs CAP_NET_BIND_SERVICE", |o, _| {
-        o.reserved = true;
-        Ok(())
-    }),
-    row("noresvport", "", "leave from a port above 1023, a fresh one for every attempt; needs an insecure export", |o, _| {
-        o.reserved = false;
-        Ok(())
-    }),
-    row("rebind", "same|fresh", "port of a reconnect (default: same with resvport, fresh with noresvport)", |o, v| {
-        o.rebind = Some(match v {
-            "same" => Rebind::Same,
-            "fresh" => Rebind::Fresh,
-            _ => return Err("must be same or fresh"),
-        });
-        Ok(())
-    }),
-    row("abandon", "reset|silent|fin", "how a dead connection is closed: RST (default), no packet, FIN", |o, v| {
-        o.abandon = match v {
-            "reset" => Abandon::Reset,
-            "silent" => Abandon::Silent,
-            "fin" => Abandon::Fin,
-            _ => return Err("must be reset, silent or fin"),
-        };
-        Ok(())
-    }),
+    row(
+        "resvport",
+        "",
+        "leave from a reserved port, 665-1023 (default); needs CAP_NET_BIND_SERVICE",
+        |o, _| {
+            o.reserved = true;
+            Ok(())
+        },
+    ),
+    row(
+        "noresvport",
+        "",
+        "leave from a port above 1023, a fresh one for every attempt; needs an insecure export",
+        |o, _| {
+            o.reserved = false;
+            Ok(())
+        },
+    ),
+    row(
+        "rebind",
+        "same|fresh",
+        "port of a reconnect (default: same with resvport, fresh with noresvport)",
+        |o, v| {
+            o.rebind = Some(match v {
+                "same" => Rebind::Same,
+                "fresh" => Rebind::Fresh,
+                _ => return Err("must be same or fresh"),
+            });
+            Ok(())
+        },
+    ),
+    row(
+        "abandon",
+        "reset|silent|fin",
+        "how a dead connection is closed: RST (default), no packet, FIN",
+        |o, v| {
+            o.abandon = match v {
+                "reset" => Abandon::Reset,
+                "silent" => Abandon::Silent,
+                "fin" => Abandon::Fin,
+                _ => return Err("must be reset, silent or fin"),
+            };
+            Ok(())
+        },
+    ),
     row("hard", "", "a call is retried until it is answered (default)", |o, _| {
         o.recovery = Recovery::Hard;
         Ok(())
@@ -67,26 +89,41 @@ pub static TABLE: &[OptionRow] = &[
         o.recovery = Recovery::SoftErr;
         Ok(())
     }),
-    row("timeo", "DECISECONDS", "wait before a call is sent again on a live connection (default 600)", |o, v| {
-        o.timeo = Duration::from_millis(100) * number(v)?;
-        Ok(())
-    }),
+    row(
+        "timeo",
+        "DECISECONDS",
+        "wait before a call is sent again on a live connection (default 600)",
+        |o, v| {
+            o.timeo = Duration::from_millis(100) * number(v)?;
+            Ok(())
+        },
+    ),
     row("retrans", "N", "retransmissions before a major timeout (default 2)", |o, v| {
         o.retrans = number(v)?;
         Ok(())
     }),
-    row("suspect", "MILLISECONDS", "silence with calls in flight before the server is doubted (default 300)", |o, v| {
-        o.suspect = Duration::from_millis(u64::from(number(v)?));
-        Ok(())
-    }),
-    row("stuck", "MILLISECONDS|careful|timeo", "when a server that ACKs but does not answer is left (default careful)", |o, v| {
-        o.stuck = match v {
-            "careful" => Stuck::Careful,
-            "timeo" => Stuck::Timeo,
-            ms => Stuck::After(Duration::from_millis(u64::from(number(ms)?))),
-        };
-        Ok(())
-    }),
+    row(
+        "suspect",
+        "MILLISECONDS",
+        "silence with calls in flight before the server is doubted (default 300)",
+        |o, v| {
+            o.suspect = Duration::from_millis(u64::from(number(v)?));
+            Ok(())
+        },
+    ),
+    row(
+        "stuck",
+        "MILLISECONDS|careful|timeo",
+        "when a server that ACKs but does not answer is left (default careful)",
+        |o, v| {
+            o.stuck = match v {
+                "careful" => Stuck::Careful,
+                "timeo" => Stuck::Timeo,
+                ms => Stuck::After(Duration::from_millis(u64::from(number(ms)?))),
+            };
+            Ok(())
+        },
+    ),
 ];
 
 fn number(text: &str) -> Result<u32, &'static str> {
@@ -190,7 +227,11 @@ pub enum OptionError {
 impl OptionRow {
     /// How it is written.
     pub fn usage(&self) -> String {
-        if self.argument.is_empty() { self.name.to_owned() } else { format!("{}={}", self.name, self.argument) }
+        if self.argument.is_empty() {
+            self.name.to_owned()
+        } else {
+            format!("{}={}", self.name, self.argument)
+        }
     }
 
     fn set(&self, options: &mut Options, given: &str, value: Option<&str>) -> Result<(), OptionError> {
@@ -210,7 +251,8 @@ impl FromStr for Options {
     fn from_str(text: &str) -> Result<Self, OptionError> {
         let mut options = Self::default();
         for given in text.split(',').map(str::trim).filter(|given| !given.is_empty()) {
-            let (name, value) = given.split_once('=').map_or((given, None), |(name, value)| (name, Some(value)));
+            let (name, value) =
+                given.split_once('=').map_or((given, None), |(name, value)| (name, Some(value)));
             let row = TABLE.iter().find(|row| row.name == name);
             let row = row.ok_or_else(|| OptionError::Unknown { name: name.to_owned() })?;
             row.set(&mut options, given, value)?;
@@ -283,7 +325,9 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_the_remedy() {
         let error = |text: &str| text.parse::<Options>().unwrap_err().to_string();
-        assert!(error("noresvprt").starts_with("unknown option \"noresvprt\" (did you mean \"noresvport\"?)"));
+        assert!(
+            error("noresvprt").starts_with("unknown option \"noresvprt\" (did you mean \"noresvport\"?)")
+        );
         assert_eq!(
             error("rebind=maybe"),
             "option \"rebind=maybe\": must be same or fresh; it is written rebind=same|fresh"

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use remoor_flow::predict;
+
 use crate::namespace::NamespaceError;
 use crate::topology::{Node, Topology, TopologyError};
 
@@ -25,6 +27,8 @@ pub struct Fault {
     /// How long the fault lasts by itself; whoever injected it calls [`Fault::mend`] then. `None`: until the case
     /// decides.
     pub lasts: Option<Duration>,
+    /// The same fault in virtual time, given the window of the case.
+    pub predicted: fn(Duration) -> predict::Fault,
     inject: fn(&Victim<'_>) -> Result<(), FaultError>,
     mend: fn(&Victim<'_>) -> Result<Mended, FaultError>,
 }

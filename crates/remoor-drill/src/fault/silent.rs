@@ -4,6 +4,8 @@
 //! drops it before IP (PACKET_OTHERHOST in `eth_type_trans`, `ip_rcv`). Its gateway becomes a station that does not
 //! exist. The link keeps its carrier, and nobody is told.
 
+use remoor_flow::predict;
+
 use super::{Fault, FaultError, Mended};
 use crate::link::Mac;
 use crate::topology::{Node, Topology, on};
@@ -12,6 +14,7 @@ pub(super) const FAULT: Fault = Fault {
     name: "silent",
     about: "the node stops answering: no RST, no ICMP, the link stays up",
     lasts: None,
+    predicted: |_| predict::Fault::Silent,
     inject: |victim| silence(victim.topology, victim.node),
     mend: |victim| restore(victim.topology, victim.node).map(|()| Mended::Resumed),
 };

@@ -34,7 +34,12 @@ impl Balancer {
     }
 
     /// Treats a segment; says where it went if it was a client's SYN.
-    pub(super) fn receive(&mut self, from: Direction, packet: Packet, cx: &mut Context<'_>) -> Option<Passage> {
+    pub(super) fn receive(
+        &mut self,
+        from: Direction,
+        packet: Packet,
+        cx: &mut Context<'_>,
+    ) -> Option<Passage> {
         let decision = self.table.handle(from, &packet.segment, cx.now);
         self.wake(cx);
         match decision {

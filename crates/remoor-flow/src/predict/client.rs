@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::RngExt;
-use remoor_nfs::reconnect::{Abandon, Action, Call, CloseReason, ConnId, ConnectError, Event, Machine, Notice, Transmit};
+use remoor_nfs::reconnect::{
+    Abandon, Action, Call, CloseReason, ConnId, ConnectError, Event, Machine, Notice, Transmit,
+};
 use remoor_rpc::call_table::InsertError;
 use remoor_rpc::message::{ReplyStatus, encode_reply, peek_xid};
 use remoor_rpc::record::Record;
@@ -21,8 +23,12 @@ use crate::packet::{Direction, FiveTuple, TcpFlags};
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The balancer's address.
 const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)), 2049);
-/// Octets that each call writes.
-const CALL_BODY: &[u8] = &[0; 4096];
+/// What calls carry; only its length matters.
+const ZEROES: &[u8] = &[0; CALL_LEN_MAX as usize];
+/// Octets of a call at most; the balancer does not look at them.
+const CALL_LEN_MAX: u32 = 64 << 10;
+/// Least pause of a writer, so that virtual time always moves.
+const PAUSE_MIN: Duration = Duration::from_micros(1);
 /// How long the driver waits for the server's FIN after its own, before it drops the socket without a packet to
 /// have the port again. An orphan would hold it for about 100 s (`net.ipv4.tcp_orphan_retries`).
 const FIN_LINGER: Duration = Duration::from_secs(1);
@@ -90,29 +96,22 @@ struct Endpoint {
     armed: Option<Instant>,
 }
 
-/// A reply that a call of a writer got.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Replied {
-    /// When a server sent it first.
-    pub(super) born: Instant,
-    /// The client's port of the connection it came on.
-    pub(super) port: u16,
-}
-
 pub(super) struct Client<L> {
     logic: L,
     tcp: Tcp,
     round_trip: Duration,
     start: Instant,
     call_every: Duration,
+    call_body: Bytes,
     endpoints: BTreeMap<ConnId, Endpoint>,
     /// Each attempt with its id, in order.
     pub(super) attempts: Vec<(ConnId, Attempt)>,
     pub(super) notices: Vec<(Instant, Notice)>,
-    /// Replies to writers since the world last asked.
-    pub(super) replies: Vec<Replied>,
-    writers: BTreeMap<u32, usize>,
-    arriving: Option<Replied>,
+    /// When the replies that writers got since the world last asked were sent.
+    pub(super) replies: Vec<Instant>,
+    writers: BTreeMap<u32, u32>,
+    /// When the reply that is being fed to the logic was sent.
+    arriving: Option<Instant>,
     armed: Option<Instant>,
 }
 
@@ -123,7 +122,8 @@ impl<L: Logic> Client<L> {
             tcp: scenario.tcp,
             round_trip: scenario.round_trip,
             start: scenario.start,
-            call_every: scenario.call_every,
+            call_every: scenario.call_every.max(PAUSE_MIN),
+            call_body: Bytes::from_static(&ZEROES[..scenario.call_len.min(CALL_LEN_MAX) as usize]),
             endpoints: BTreeMap::new(),
             attempts: Vec::new(),
             notices: Vec::new(),
@@ -140,9 +140,9 @@ impl<L: Logic> Client<L> {
     }
 
     /// A writer makes its next call.
-    pub(super) fn call(&mut self, writer: usize, cx: &mut Context<'_>) {
+    pub(super) fn call(&mut self, writer: u32, cx: &mut Context<'_>) {
         let xid = self.logic.next_xid();
-        let record = Record::new(vec![Bytes::copy_from_slice(&xid.to_be_bytes()), Bytes::from_static(CALL_BODY)]);
+        let record = Record::new(vec![Bytes::copy_from_slice(&xid.to_be_bytes()), self.call_body.clone()]);
         if self.logic.call(cx.now, Call { xid, record, idempotent: false }).is_ok() {
             self.writers.insert(xid, writer);
         }
@@ -238,7 +238,8 @@ impl<L: Logic> Client<L> {
 
     fn open(&mut self, conn: ConnId, port: u16, cx: &mut Context<'_>) {
         let held = self.endpoints.values().any(|endpoint| endpoint.port == port);
-        let endpoint = Endpoint { port, socket: None, established: false, lingers: false, drop_at: None, armed: None };
+        let endpoint =
+            Endpoint { port, socket: None, established: false, lingers: false, drop_at: None, armed: None };
         self.endpoints.insert(conn, endpoint);
         if !held {
             self.send_syn(conn, cx);
@@ -340,7 +341,7 @@ impl<L: Logic> Client<L> {
                 self.abandon(conn, Abandon::Fin, cx);
                 Event::Closed { conn, how: CloseReason::Fin }
             }
-            Signal::Received(message) => self.received(conn, port, message),
+            Signal::Received(message) => self.received(conn, message),
         };
         self.logic.handle_event(cx.now, event);
         while let Some(action) = self.logic.poll() {
@@ -349,8 +350,8 @@ impl<L: Logic> Client<L> {
         self.arriving = None;
     }
 
-    fn received(&mut self, conn: ConnId, port: u16, message: Message) -> Event {
-        self.arriving = Some(Replied { born: message.born, port });
+    fn received(&mut self, conn: ConnId, message: Message) -> Event {
+        self.arriving = Some(message.born);
         if let Some(attempt) = self.attempt_mut(conn) {
             attempt.served = true;
         }

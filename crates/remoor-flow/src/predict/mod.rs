@@ -32,6 +32,9 @@ pub const FAULTY: BackendId = BackendId(0);
 /// The other node, healthy and idle.
 pub const SPARE: BackendId = BackendId(1);
 
+/// Longest duration of a scenario: a year. Longer ones are taken as this.
+pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// One failover.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -58,9 +61,12 @@ pub struct Scenario {
     /// How long a server works on a call.
     pub service_time: Duration,
     /// Writers, each with one call outstanding at most.
-    pub writers: usize,
+    pub writers: u32,
     /// A writer's pause between a reply and its next call.
     pub call_every: Duration,
+    /// Octets of a call's body. Calls that fit into one segment together are retransmitted together, and then the
+    /// RST that follows has the sequence number that connection tracking takes for the right one.
+    pub call_len: u32,
     /// Decides ports, sequence numbers and jitter.
     pub seed: u64,
 }
@@ -83,8 +89,32 @@ impl Scenario {
             service_time: Duration::from_millis(1),
             writers: 4,
             call_every: Duration::from_millis(50),
+            call_len: 4096,
             seed: 1,
         }
+    }
+
+    /// With every duration at most [`LONGEST`], so that sums of a few of them are instants.
+    fn bounded(&self) -> Self {
+        let mut scenario = self.clone();
+        for duration in [
+            &mut scenario.tcp.user_timeout,
+            &mut scenario.fault_at,
+            &mut scenario.probe_delay,
+            &mut scenario.window,
+            &mut scenario.round_trip,
+            &mut scenario.service_time,
+            &mut scenario.call_every,
+        ] {
+            *duration = LONGEST.min(*duration);
+        }
+        match &mut scenario.fault {
+            Fault::Stop { resume_after: after } | Fault::Flap { back_after: after } => {
+                *after = LONGEST.min(*after)
+            }
+            Fault::None | Fault::Silent | Fault::Kill => {}
+        }
+        scenario
     }
 }
 
@@ -173,14 +203,34 @@ pub struct Prediction {
     pub notices: Vec<(Duration, Notice)>,
 }
 
+/// Why there is no prediction.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PredictError {
+    /// The client's options cannot be used, as [`Machine::new`] finds.
+    #[error("cannot predict for this client: {0}")]
+    Client(#[from] reconnect::ConfigError),
+    /// The workload is too heavy for so long a time.
+    #[error(
+        "prediction stopped {reached:?} after its start, at its limit of {limit} events: use fewer writers, a longer \
+         pause between calls, or a fault that comes sooner"
+    )]
+    TooManyEvents {
+        /// The limit.
+        limit: u32,
+        /// How far it came, since the start.
+        reached: Duration,
+    },
+}
+
 /// Plays a failover through in virtual time.
 ///
 /// # Errors
 ///
-/// [`reconnect::ConfigError`] as [`Machine::new`] gives it for `scenario.client` and `scenario.excluded_ports`.
-pub fn predict(scenario: &Scenario) -> Result<Prediction, reconnect::ConfigError> {
+/// [`PredictError`] says what is wrong with the scenario.
+pub fn predict(scenario: &Scenario) -> Result<Prediction, PredictError> {
+    let scenario = scenario.bounded();
     let machine = Machine::new(scenario.client.clone(), scenario.seed, &scenario.excluded_ports)?;
-    Ok(world::World::new(scenario, machine).run())
+    world::World::new(&scenario, machine).run()
 }
 
 #[cfg(test)]

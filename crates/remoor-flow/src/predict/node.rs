@@ -78,7 +78,9 @@ impl Node {
 
     /// The process has carried out a call that came from `port`.
     pub(super) fn served(&mut self, port: u16, isn: u32, call: Message, cx: &mut Context<'_>) {
-        let Some(connection) = self.connections.get_mut(&port).filter(|c| c.socket.isn == isn) else { return };
+        let Some(connection) = self.connections.get_mut(&port).filter(|c| c.socket.isn == isn) else {
+            return;
+        };
         match self.condition {
             Condition::Dead => {}
             Condition::Stopped => connection.unread.push_back(call),
@@ -186,7 +188,12 @@ pub(super) fn refusal(segment: &Segment) -> Option<Packet> {
         return None;
     }
     let reset = Reset::answering(segment, Direction::FromClient);
-    let answer =
-        Segment { flow: reset.flow, flags: reset.flags(), seq: reset.seq, ack: reset.ack.unwrap_or(0), payload_len: 0 };
+    let answer = Segment {
+        flow: reset.flow,
+        flags: reset.flags(),
+        seq: reset.seq,
+        ack: reset.ack.unwrap_or(0),
+        payload_len: 0,
+    };
     Some(Packet { segment: answer, message: None })
 }

@@ -19,6 +19,8 @@ const RTO_MIN: Duration = Duration::from_millis(200);
 const RTO_MAX: Duration = Duration::from_secs(120);
 /// `net.ipv4.tcp_synack_retries`.
 const SYN_ACK_RETRIES: u32 = 5;
+/// Octets of one segment on Ethernet with timestamps.
+const MSS: u32 = 1448;
 /// Octets within which a RST counts as in the window (RFC 5961 section 3.2); `net.ipv4.tcp_rmem` gives at least this.
 const WINDOW: u32 = 65_535;
 
@@ -32,11 +34,19 @@ pub struct Tcp {
     pub syn_linear_timeouts: u32,
     /// TCP_USER_TIMEOUT; its default, 0, means what `net.ipv4.tcp_retries2` = 15 amounts to.
     pub user_timeout: Duration,
+    /// Whether a FIN leaves although the congestion window is used up, as `tcp_cwnd_test` of Linux 6.1 has it.
+    /// Linux 6.18 was seen to keep a FIN back once data was retransmitted, so that no balancer sees it.
+    pub fin_ignores_window: bool,
 }
 
 impl Default for Tcp {
     fn default() -> Self {
-        Self { syn_retries: 6, syn_linear_timeouts: 4, user_timeout: Duration::from_millis(924_600) }
+        Self {
+            syn_retries: 6,
+            syn_linear_timeouts: 4,
+            user_timeout: Duration::from_millis(924_600),
+            fin_ignores_window: false,
+        }
     }
 }
 
@@ -108,7 +118,11 @@ pub(super) struct Socket {
     snd_nxt: u32,
     snd_una: u32,
     rcv_nxt: u32,
-    /// Written but not acknowledged, in order.
+    /// Written but kept back: after a timeout the congestion window is one segment, and that is out.
+    held: VecDeque<Message>,
+    /// A FIN is due after `held`.
+    fin_held: bool,
+    /// Sent but not acknowledged, in order.
     in_flight: VecDeque<Sent>,
     /// Sequence number of our FIN, once it was sent.
     fin: Option<u32>,
@@ -125,8 +139,15 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Sends the first SYN.
-    pub(super) fn connect(flow: FiveTuple, isn: u32, tcp: Tcp, round_trip: Duration, now: Instant, io: &mut Io) -> Self {
-        let mut socket = Self::new(State::SynSent, flow, isn, 0, tcp, round_trip, now);
+    pub(super) fn connect(
+        flow: FiveTuple,
+        isn: u32,
+        tcp: Tcp,
+        round_trip: Duration,
+        now: Instant,
+        io: &mut Io,
+    ) -> Self {
+        let socket = Self::new(State::SynSent, flow, isn, 0, tcp, round_trip, now);
         socket.emit(TcpFlags::SYN, isn, None, io);
         socket
     }
@@ -134,7 +155,7 @@ impl Socket {
     /// Answers a SYN.
     pub(super) fn accept(syn: &Segment, isn: u32, round_trip: Duration, now: Instant, io: &mut Io) -> Self {
         let tcp = Tcp { syn_retries: SYN_ACK_RETRIES, syn_linear_timeouts: 0, ..Tcp::default() };
-        let mut socket = Self::new(State::SynRecv, syn.flow, isn, syn.end(), tcp, round_trip, now);
+        let socket = Self::new(State::SynRecv, syn.flow, isn, syn.end(), tcp, round_trip, now);
         socket.emit(TcpFlags::SYN | TcpFlags::ACK, isn, None, io);
         socket
     }
@@ -158,6 +179,8 @@ impl Socket {
             snd_nxt: isn.wrapping_add(1),
             snd_una: isn,
             rcv_nxt,
+            held: VecDeque::new(),
+            fin_held: false,
             in_flight: VecDeque::new(),
             fin: None,
             peer_finished: false,
@@ -196,14 +219,11 @@ impl Socket {
     }
 
     pub(super) fn send(&mut self, message: Message, now: Instant, io: &mut Io) {
-        if self.state != State::Open || self.fin.is_some() {
+        if self.state != State::Open || self.fin.is_some() || self.fin_held {
             return;
         }
-        let sent = Sent { seq: self.snd_nxt, message };
-        self.in_flight.push_back(sent);
-        self.snd_nxt = self.snd_nxt.wrapping_add(message.len);
-        self.arm_if_idle(now);
-        self.emit(TcpFlags::ACK | TcpFlags::PSH, sent.seq, Some(message), io);
+        self.held.push_back(message);
+        self.push(now, io);
     }
 
     /// close(2): a FIN after all that was written.
@@ -211,10 +231,29 @@ impl Socket {
         if self.state != State::Open {
             self.end(io, None);
         } else if self.fin.is_none() {
-            self.fin = Some(self.snd_nxt);
-            self.snd_nxt = self.snd_nxt.wrapping_add(1);
+            self.fin_held = true;
+            self.push(now, io);
+        }
+    }
+
+    /// Sends what the congestion window allows.
+    fn push(&mut self, now: Instant, io: &mut Io) {
+        let recovers = self.retransmits > 0;
+        while let Some(message) = self.held.pop_front_if(|_| !recovers) {
+            let sent = Sent { seq: self.snd_nxt, message };
+            self.in_flight.push_back(sent);
+            self.snd_nxt = self.snd_nxt.wrapping_add(message.len);
             self.arm_if_idle(now);
-            self.emit(TcpFlags::FIN | TcpFlags::ACK, self.snd_nxt.wrapping_sub(1), None, io);
+            self.emit(TcpFlags::ACK | TcpFlags::PSH, sent.seq, Some(message), io);
+        }
+        let fin_may_leave = self.held.is_empty() && (!recovers || self.tcp.fin_ignores_window);
+        if self.fin_held && fin_may_leave {
+            let seq = self.snd_nxt;
+            self.fin_held = false;
+            self.fin = Some(seq);
+            self.snd_nxt = seq.wrapping_add(1);
+            self.arm_if_idle(now);
+            self.emit(TcpFlags::FIN | TcpFlags::ACK, seq, None, io);
         }
     }
 
@@ -321,7 +360,8 @@ impl Socket {
             return;
         }
         self.snd_una = ack;
-        while self.in_flight.front().is_some_and(|sent| !after(sent.seq.wrapping_add(sent.message.len), ack)) {
+        while self.in_flight.front().is_some_and(|sent| !after(sent.seq.wrapping_add(sent.message.len), ack))
+        {
             self.in_flight.pop_front();
         }
         let lost = self.retransmits > 0;
@@ -331,9 +371,10 @@ impl Socket {
         if self.snd_una != self.snd_nxt {
             self.arm_if_idle(now);
             if lost {
-                self.resend_all(io);
+                self.resend(self.in_flight.len(), io);
             }
         }
+        self.push(now, io);
     }
 
     fn take_data(&mut self, packet: &Packet, fin: bool, io: &mut Io) {
@@ -364,29 +405,33 @@ impl Socket {
         self.emit(flags, self.isn, None, io);
     }
 
-    /// The first expiry sends the tail loss probe of RFC 8985 section 7, which does not count as a retransmission;
-    /// each later one the oldest segment, with the FIN behind it as `tcp_retrans_try_collapse` joins them.
+    /// The first expiry sends the tail loss probe of RFC 8985 section 7, which does not count as a retransmission.
     fn retransmit(&mut self, now: Instant, io: &mut Io) {
         if std::mem::replace(&mut self.probed, true) {
             self.retransmits += 1;
         }
         let wait = doubled(self.rto, self.retransmits);
         self.deadline = Some((now + wait).min(self.unacked_since + self.tcp.user_timeout).max(now + RTO_MIN));
-        let only = self.in_flight.len() <= 1;
-        let fin = if self.fin.is_some() && only { TcpFlags::FIN } else { TcpFlags::default() };
-        match self.in_flight.front().copied() {
-            Some(sent) => self.emit(TcpFlags::ACK | TcpFlags::PSH | fin, sent.seq, Some(sent.message), io),
-            None => self.emit(TcpFlags::ACK | fin, self.fin.unwrap_or(self.snd_nxt), None, io),
-        }
+        let small = self.in_flight.iter().scan(0u32, |octets, sent| {
+            *octets = octets.saturating_add(sent.message.len);
+            (*octets <= MSS).then_some(())
+        });
+        let together = small.count().max(1);
+        self.resend(together, io);
     }
 
-    fn resend_all(&mut self, io: &mut Io) {
-        for index in 0..self.in_flight.len() {
-            let sent = self.in_flight[index];
-            self.emit(TcpFlags::ACK | TcpFlags::PSH, sent.seq, Some(sent.message), io);
+    /// Sends the oldest `count` segments again; with all of them goes the FIN. Linux joins those that fit into one
+    /// (`tcp_retrans_try_collapse`), which a balancer cannot tell from a burst.
+    fn resend(&self, count: usize, io: &mut Io) {
+        let all = count >= self.in_flight.len();
+        let fin = if all && self.fin.is_some() { TcpFlags::FIN } else { TcpFlags::default() };
+        for sent in self.in_flight.iter().take(count) {
+            let last = self.in_flight.back().is_some_and(|back| back.seq == sent.seq);
+            let flags = TcpFlags::ACK | TcpFlags::PSH | if last { fin } else { TcpFlags::default() };
+            self.emit(flags, sent.seq, Some(sent.message), io);
         }
-        if let Some(fin) = self.fin {
-            self.emit(TcpFlags::FIN | TcpFlags::ACK, fin, None, io);
+        if let Some(seq) = self.fin.filter(|_| self.in_flight.is_empty()) {
+            self.emit(TcpFlags::ACK | TcpFlags::FIN, seq, None, io);
         }
     }
 

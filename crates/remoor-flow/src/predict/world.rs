@@ -7,16 +7,16 @@ use rand::{RngExt, SeedableRng};
 use remoor_nfs::reconnect::ConnId;
 
 use super::balancer::{Balancer, Passage};
-use super::client::{Client, Logic, Replied};
+use super::client::{Client, Logic};
 use super::node::{Condition, Node};
 use super::queue::Queue;
 use super::tcp::{Message, Packet};
-use super::{FAULTY, Fault, Prediction, SPARE, Scenario};
+use super::{FAULTY, Fault, PredictError, Prediction, SPARE, Scenario};
 use crate::packet::{BackendId, Direction};
 use crate::pool::Health;
 
 /// Writers at most; more change nothing about a failover.
-const WRITERS_LIMIT: usize = 64;
+const WRITERS_LIMIT: u32 = 64;
 /// Events at most, whatever the scenario says: some 100 000 calls.
 const EVENT_LIMIT: u32 = 1_000_000;
 /// Least time a segment takes for one of the two hops of a path, so that virtual time always moves.
@@ -35,16 +35,37 @@ pub enum Sender {
 
 #[derive(Debug)]
 pub(super) enum Event {
-    AtBalancer { from: Direction, packet: Packet },
-    AtClient { by: Sender, packet: Packet },
-    AtBackend { backend: BackendId, packet: Packet },
-    ClientTimer { conn: ConnId },
+    AtBalancer {
+        from: Direction,
+        packet: Packet,
+    },
+    AtClient {
+        by: Sender,
+        packet: Packet,
+    },
+    AtBackend {
+        backend: BackendId,
+        packet: Packet,
+    },
+    ClientTimer {
+        conn: ConnId,
+    },
     ClientWake,
-    NodeTimer { backend: BackendId, port: u16 },
+    NodeTimer {
+        backend: BackendId,
+        port: u16,
+    },
     BalancerTimer,
     /// A server's process is done with a call of the connection with this port and initial sequence number.
-    Served { backend: BackendId, port: u16, isn: u32, call: Message },
-    NextCall { writer: usize },
+    Served {
+        backend: BackendId,
+        port: u16,
+        isn: u32,
+        call: Message,
+    },
+    NextCall {
+        writer: u32,
+    },
     Break,
     Mend,
     /// The balancer's probes notice what the faulty node is now.
@@ -82,9 +103,9 @@ impl Context<'_> {
 #[derive(Debug, Default)]
 struct Ledger {
     /// The last reply that was sent before the fault.
-    before: Option<(Instant, Replied)>,
+    before: Option<Instant>,
     /// The first one sent after it.
-    after: Option<(Instant, Replied)>,
+    after: Option<Instant>,
     pinned: bool,
     frees_at: Option<Instant>,
 }
@@ -120,19 +141,18 @@ impl<'a, L: Logic> World<'a, L> {
         }
     }
 
-    pub(super) fn run(mut self) -> Prediction {
+    pub(super) fn run(mut self) -> Result<Prediction, PredictError> {
         self.set_out();
         let end = self.fault_at + self.scenario.window;
         for _ in 0..EVENT_LIMIT {
-            let Some((at, event)) = self.queue.pop().filter(|(at, _)| *at <= end) else { break };
+            let next = self.queue.pop().filter(|(at, _)| *at <= end && !self.is_settled());
+            let Some((at, event)) = next else { return Ok(self.report()) };
             self.now = at;
             self.handle(event);
             self.note_replies();
-            if self.is_settled() {
-                break;
-            }
         }
-        self.report()
+        let reached = self.now.saturating_duration_since(self.scenario.start);
+        Err(PredictError::TooManyEvents { limit: EVENT_LIMIT, reached })
     }
 
     fn set_out(&mut self) {
@@ -140,9 +160,10 @@ impl<'a, L: Logic> World<'a, L> {
             self.queue.push(self.fault_at, Event::Break);
         }
         self.with_client(|client, cx| client.connect(cx));
-        for writer in 0..self.scenario.writers.min(WRITERS_LIMIT) {
+        let writers = self.scenario.writers.min(WRITERS_LIMIT);
+        for writer in 0..writers {
             // Spread over one period, as writers of a real workload are.
-            let offset = self.scenario.call_every * writer as u32 / self.scenario.writers as u32;
+            let offset = self.scenario.call_every * writer / writers;
             self.queue.push(self.now + offset, Event::NextCall { writer });
         }
     }
@@ -151,7 +172,9 @@ impl<'a, L: Logic> World<'a, L> {
         match event {
             Event::AtBalancer { from, packet } => self.at_balancer(from, packet),
             Event::AtClient { by, packet } => self.with_client(|client, cx| client.receive(by, &packet, cx)),
-            Event::AtBackend { backend, packet } => self.with_node(backend, |node, cx| node.receive(&packet, cx)),
+            Event::AtBackend { backend, packet } => {
+                self.with_node(backend, |node, cx| node.receive(&packet, cx))
+            }
             Event::ClientTimer { conn } => self.with_client(|client, cx| client.handle_timeout(conn, cx)),
             Event::ClientWake => self.with_client(|client, cx| client.wake(cx)),
             Event::NodeTimer { backend, port } => {
@@ -210,20 +233,21 @@ impl<'a, L: Logic> World<'a, L> {
     }
 
     fn note_replies(&mut self) {
-        for reply in self.client.replies.drain(..) {
-            if reply.born < self.fault_at {
-                self.ledger.before = Some((self.now, reply));
+        for born in self.client.replies.drain(..) {
+            if born < self.fault_at {
+                self.ledger.before = Some(self.now);
             } else {
-                self.ledger.after.get_or_insert((self.now, reply));
+                self.ledger.after.get_or_insert(self.now);
             }
         }
     }
 
-    /// The client is served again and by a node that nothing more will happen to.
+    /// The client is served again, and by a node that works: nothing more will happen to it.
     fn is_settled(&self) -> bool {
-        let served_by_faulty = self.client.attempts.last().is_none_or(|(_, attempt)| attempt.reached == Some(FAULTY));
-        let may_break = served_by_faulty && matches!(self.scenario.fault, Fault::Kill | Fault::Stop { .. });
-        self.ledger.after.is_some_and(|(at, _)| self.now >= at + SETTLED) && !may_break
+        let Some(at) = self.ledger.after else { return false };
+        let by_faulty =
+            self.client.attempts.last().is_none_or(|(_, attempt)| attempt.reached == Some(FAULTY));
+        self.now >= at + SETTLED && (!by_faulty || self.nodes[0].condition == Condition::Serving)
     }
 
     fn report(self) -> Prediction {
@@ -233,7 +257,7 @@ impl<'a, L: Logic> World<'a, L> {
         Prediction {
             rebind: super::outcome::rebind(&attempts, self.scenario.fault_at),
             attempts,
-            gap: gap.map(|((before, _), (after, _))| after.saturating_duration_since(before)),
+            gap: gap.map(|(before, after)| after.saturating_duration_since(before)),
             pinned: self.ledger.pinned,
             flow_frees_at: self.ledger.frees_at.map(since_start),
             notices: self.client.notices.into_iter().map(|(at, notice)| (since_start(at), notice)).collect(),

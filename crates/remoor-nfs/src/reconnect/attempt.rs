@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::config::{Abandon, Rebind};
-use super::event::{Action, AttemptError, CloseReason, ConnId, ConnectError, Notice, Terminal};
+use super::event::{Action, AttemptError, CloseReason, ConnId, ConnectError, Terminal};
 use super::machine::{Link, Machine};
+use super::notice::Notice;
 use super::suspect::Health;
 use super::timer::Timer;
 

@@ -17,8 +17,9 @@ pub const MIN_FRESH_PORTS: usize = 4;
 
 /// Default silence, with calls outstanding, before a connection is doubted.
 pub const SUSPECT_AFTER: Duration = Duration::from_millis(300);
-/// Longest silence before a connection is doubted, after false alarms have doubled the interval.
-pub const SUSPECT_MAX: Duration = Duration::from_secs(5);
+/// Longest silence before a connection is doubted, after false alarms have doubled the interval. It bounds how late a
+/// real failure is noticed after a slow spell; a suspicion costs one port and one connection.
+pub const SUSPECT_MAX: Duration = Duration::from_secs(2);
 /// How long our bytes stay unacknowledged, with a retransmission, before the path counts as dead. Linux
 /// retransmits first after 200 ms (`TCP_RTO_MIN`).
 pub const PATH_DEAD_AFTER: Duration = Duration::from_millis(200);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use remoor_rpc::record::Record;
 
 use super::config::Abandon;
+use super::notice::Notice;
 
 /// One connection attempt and, if it succeeds, its connection. Never used twice by one machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -243,93 +244,5 @@ pub enum Terminal {
     NoReservedPort {
         /// The port tried.
         port: u16,
-    },
-}
-
-/// Why calls went to another connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MoveReason {
-    /// Our bytes stayed unacknowledged.
-    #[error("path dead")]
-    PathDead,
-    /// Bytes were acknowledged, NULL was not answered.
-    #[error("server stuck")]
-    Stuck,
-    /// The connection ended.
-    #[error("{0}")]
-    Closed(CloseReason),
-}
-
-/// Something worth telling a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// The first connection is proven.
-    Mounted {
-        /// Its source port.
-        port: u16,
-        /// Attempts it took.
-        attempts: u32,
-    },
-    /// A hard mount passed a major timeout ("server not responding, still trying").
-    NotResponding,
-    /// A reply came after [`Notice::NotResponding`] ("server OK").
-    Ok,
-    /// A connection with calls outstanding went silent.
-    Suspected {
-        /// Its source port.
-        port: u16,
-        /// For how long.
-        silent_for: Duration,
-    },
-    /// A suspect connection spoke again; the race is called off.
-    Cleared {
-        /// Its source port.
-        port: u16,
-        /// How long it was silent.
-        silent_for: Duration,
-    },
-    /// A proven connection took over and outstanding calls are sent again on it.
-    Moved {
-        /// Source port left.
-        from_port: u16,
-        /// Source port taken.
-        to_port: u16,
-        /// Why.
-        reason: MoveReason,
-        /// From the last byte received on the old connection to the proof of the new one.
-        gap: Duration,
-        /// Calls outstanding at the move.
-        resent: usize,
-    },
-    /// An attempt failed.
-    AttemptFailed {
-        /// Its source port.
-        port: u16,
-        /// Why.
-        error: AttemptError,
-        /// When the next starts.
-        retry_in: Duration,
-    },
-    /// An attempt used up its time.
-    AttemptTimedOut {
-        /// Its source port.
-        port: u16,
-        /// How long it had.
-        waited: Duration,
-    },
-    /// The port is in use by another program and the attempt takes another of the same range. With `rebind=same`
-    /// after a connection this means that a reply cache that keys on the port will not know the calls again.
-    PortChanged {
-        /// Port in use.
-        from_port: u16,
-        /// Port taken.
-        to_port: u16,
-    },
-    /// Every port of the range was used within the longest balancer idle time; the longest unused is taken again.
-    PortExhausted {
-        /// The port taken again.
-        port: u16,
-        /// For how long it was unused.
-        unused_for: Duration,
     },
 }

@@ -11,9 +11,8 @@ use remoor_rpc::record::Record;
 
 use super::attempt::{Candidate, Phase};
 use super::config::{Config, ConfigError, Recovery};
-use super::event::{
-    Action, Call, CallFailure, CloseReason, ConnId, Event, MoveReason, Notice, Terminal, Transmit,
-};
+use super::event::{Action, Call, CallFailure, CloseReason, ConnId, Event, Terminal, Transmit};
+use super::notice::{MoveReason, Notice};
 use super::pace::Pace;
 use super::port::Ports;
 use super::suspect::Health;

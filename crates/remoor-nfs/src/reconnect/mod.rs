@@ -26,6 +26,7 @@ mod attempt;
 mod config;
 mod event;
 mod machine;
+mod notice;
 mod pace;
 mod port;
 mod probe;
@@ -35,6 +36,7 @@ mod timer;
 pub use config::*;
 pub use event::*;
 pub use machine::{Counters, Machine, State};
+pub use notice::{MoveReason, Notice};
 pub use port::LONGEST_BALANCER_IDLE;
 pub use timer::Timer;
 

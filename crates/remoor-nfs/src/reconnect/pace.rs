@@ -5,12 +5,12 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::config::{Config, STUCK_AFTER, Stuck};
+use super::config::{Config, STUCK_AFTER, Stuck, TIMEO};
 
 /// Attempts that time out before the next ones get twice the time.
 pub(super) const ATTEMPTS_PER_ROUND: u32 = 4;
 /// Answered calls that take back one doubling of the suspicion interval.
-pub(super) const HEALTHY_REPLIES: u32 = 64;
+pub(super) const HEALTHY_REPLIES: u32 = 16;
 /// Doublings counted at most; every interval has its own limit below this.
 const MAX_DOUBLINGS: u32 = 16;
 
@@ -102,14 +102,15 @@ impl Pace {
         doubled(base, self.false_alarms, config.suspect_max.max(base))
     }
 
-    /// Time an acknowledged NULL may stay unanswered.
+    /// Time an acknowledged NULL may stay unanswered. A short `timeo` is no limit to the doubling: a server that takes
+    /// one call at a time and needs longer would be left again and again without finishing one.
     pub(super) fn stuck_after(&self, config: &Config, harmless: bool) -> Duration {
         let base = match config.stuck {
             Stuck::After(after) => after,
             Stuck::Careful if harmless => STUCK_AFTER,
             Stuck::Careful | Stuck::Timeo => config.timeo,
         };
-        doubled(base, self.stuck_moves, config.timeo.max(base))
+        doubled(base, self.stuck_moves, TIMEO.max(config.timeo).max(base))
     }
 
     /// The delay after one more failed attempt, with half of it drawn so that a herd spreads out.
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn leaving_a_stuck_server_in_vain_doubles_the_next_verdict_up_to_timeo() {
+    fn leaving_a_stuck_server_in_vain_doubles_the_next_verdict() {
         let (config, mut pace) = (Config::default(), Pace::new(1));
         assert_eq!(pace.stuck_after(&config, true), STUCK_AFTER);
         assert_eq!(pace.stuck_after(&config, false), config.timeo);

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::config::{INTERVAL_MIN, Rebind};
-use super::event::{AckState, Action, MoveReason, Notice};
+use super::event::{AckState, Action};
 use super::machine::{Machine, State};
+use super::notice::{MoveReason, Notice};
 use super::timer::Timer;
 
 /// Least time between two looks at a suspect connection.

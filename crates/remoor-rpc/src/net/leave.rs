@@ -1,31 +1,146 @@
 //! Ways to leave a connection, by what a stateful device in between sees of it.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::sys;
+use super::sys::{self, Queue, Repair};
 
 /// A connection cannot be left in the way that was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot leave a connection without a packet: {0}; grant CAP_NET_ADMIN, or choose abandon=reset")]
 pub struct LeaveError(#[from] io::Error);
 
-/// Makes close(2) send a RST instead of a FIN (SO_LINGER with time 0).
-pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
-    SockRef::from(socket).set_linger(Some(Duration::ZERO))
-}
-
 /// Makes close(2) send nothing, as when TCP_USER_TIMEOUT ends a socket with data in flight (`tcp_write_err` in
 /// net/ipv4/tcp_timer.c). Needs CAP_NET_ADMIN in the network namespace of the socket.
 pub fn drop_silently(socket: &impl AsFd) -> Result<(), LeaveError> {
-    Ok(sys::set_repair(socket, true)?)
+    Ok(sys::set_repair(socket, Repair::On)?)
 }
 
 /// Whether [`drop_silently`] is permitted here.
 pub fn can_leave_silently() -> Result<(), LeaveError> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    Ok(sys::set_repair(&socket, true)?)
+    Ok(sys::set_repair(&socket, Repair::On)?)
+}
+
+/// Closes a connection with RST, so that whatever tracks it forgets it.
+///
+/// An ordinary reset carries the sequence number after the last byte sent. With data in flight that is not the number
+/// the far end acknowledged last, and a stateful device that follows RFC 5961 section 3.2 keeps the flow:
+/// nf_conntrack compares with the last acknowledgement and leaves an inexact RST's entry ESTABLISHED
+/// (`nf_conntrack_tcp_packet`). With CAP_NET_ADMIN two are sent: one that is exact for a device or server that saw
+/// none of the data in flight, one for those that saw all of it. Without it, the ordinary one.
+///
+/// # Errors
+/// Only if not even the ordinary reset could be arranged; the connection then closes with a FIN.
+pub fn reset(socket: OwnedFd) -> io::Result<()> {
+    let Ok(remains) = Remains::of(&socket) else {
+        return SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+    };
+    drop(socket);
+    for seq in remains.sequence_numbers() {
+        remains.send_reset(seq)?;
+    }
+    Ok(())
+}
+
+/// What is known of a connection whose socket closes without a packet.
+struct Remains {
+    local: SockAddr,
+    peer: SockAddr,
+    /// Oldest byte not acknowledged (SND.UNA).
+    unacknowledged: u32,
+    /// After the last byte sent (SND.NXT).
+    next: u32,
+    /// Next byte expected (RCV.NXT).
+    receive_next: u32,
+}
+
+impl Remains {
+    /// Puts `socket` into repair mode; from here on closing it sends nothing.
+    fn of(socket: &OwnedFd) -> io::Result<Self> {
+        let (local, peer) = (SockRef::from(socket).local_addr()?, SockRef::from(socket).peer_addr()?);
+        let (queued, unsent) = sys::unacknowledged(socket)?;
+        sys::set_repair(socket, Repair::On)?;
+        let written = sys::queue_seq(socket, Queue::Send)?;
+        let receive_next = sys::queue_seq(socket, Queue::Receive)?;
+        Ok(Self {
+            local,
+            peer,
+            unacknowledged: written.wrapping_sub(queued),
+            next: written.wrapping_sub(unsent),
+            receive_next,
+        })
+    }
+
+    fn sequence_numbers(&self) -> impl Iterator<Item = u32> {
+        let second = (self.next != self.unacknowledged).then_some(self.next);
+        [self.unacknowledged].into_iter().chain(second)
+    }
+
+    /// A socket of the same ends, set to `seq`, is reset in the ordinary way.
+    fn send_reset(&self, seq: u32) -> io::Result<()> {
+        let socket = Socket::new(self.peer.domain(), Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.set_reuse_address(true)?;
+        sys::set_repair(&socket, Repair::On)?;
+        socket.bind(&self.local)?;
+        sys::set_queue_seq(&socket, Queue::Send, seq)?;
+        sys::set_queue_seq(&socket, Queue::Receive, self.receive_next)?;
+        socket.connect(&self.peer)?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        sys::set_repair(&socket, Repair::OffNoProbe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_reset_reaches_the_peer_and_frees_the_port() {
+        let (mut client, mut server) = pair();
+        client.write_all(b"in flight").unwrap();
+        let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        reset(client.into()).unwrap();
+        let error = server.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(super::super::socket_from(local.port(), &peer).is_ok());
+    }
+
+    #[test]
+    fn a_connection_left_silently_is_still_open_for_the_peer() {
+        if let Err(error) = can_leave_silently() {
+            return skip("a_connection_left_silently_is_still_open_for_the_peer", &error);
+        }
+        let (client, server) = pair();
+        drop_silently(&client).unwrap();
+        drop(client);
+        server.set_nonblocking(true).unwrap();
+        let error = (&server).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "neither FIN nor RST");
+    }
+
+    /// See xtask on how a test says that it was skipped.
+    #[allow(clippy::print_stderr, reason = "without a log the line is shown")]
+    fn skip(test: &str, why: &LeaveError) {
+        let line = format!("{test}: because {why}");
+        match std::env::var_os("REMOOR_SKIP_LOG") {
+            Some(log) => {
+                let mut log = std::fs::File::options().append(true).create(true).open(log).unwrap();
+                writeln!(log, "{line}").unwrap();
+            }
+            None => eprintln!("{line}"),
+        }
+    }
 }

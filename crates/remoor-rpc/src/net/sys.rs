@@ -48,13 +48,62 @@ fn tcp_info(socket: &impl AsFd) -> io::Result<libc::tcp_info> {
     Ok(unsafe { info.assume_init() })
 }
 
-/// `TCP_REPAIR`: while it is on, close(2) sends nothing (`tcp_close` in net/ipv4/tcp.c).
-pub(super) fn set_repair(socket: &impl AsFd, on: bool) -> io::Result<()> {
-    let value = libc::c_int::from(on);
+/// Values of `TCP_REPAIR` (include/uapi/linux/tcp.h).
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Repair {
+    /// Close, connect and sequence numbers take effect without a packet.
+    On = 1,
+    /// Back to a live connection, without the window probe that [`Repair::On`] would end with otherwise.
+    OffNoProbe = -1,
+}
+
+/// The two queues whose sequence numbers a socket in repair mode shows and takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Queue {
+    Receive = 1,
+    Send = 2,
+}
+
+pub(super) fn set_repair(socket: &impl AsFd, repair: Repair) -> io::Result<()> {
+    set_int(socket, libc::TCP_REPAIR, repair as libc::c_int)
+}
+
+/// The next sequence number of a queue: of the byte to be written, or to be received.
+pub(super) fn queue_seq(socket: &impl AsFd, queue: Queue) -> io::Result<u32> {
+    set_int(socket, libc::TCP_REPAIR_QUEUE, queue as libc::c_int)?;
+    let mut seq = 0u32;
+    let mut len = size_of_val(&seq) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    let at = (&raw mut seq).cast();
+    // SAFETY: the kernel writes at most `len` bytes into `seq`, which is that large.
+    let rc = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ, at, &mut len) };
+    if rc == 0 { Ok(seq) } else { Err(io::Error::last_os_error()) }
+}
+
+pub(super) fn set_queue_seq(socket: &impl AsFd, queue: Queue, seq: u32) -> io::Result<()> {
+    set_int(socket, libc::TCP_REPAIR_QUEUE, queue as libc::c_int)?;
+    set_int(socket, libc::TCP_QUEUE_SEQ, seq.cast_signed())
+}
+
+/// Bytes written and not acknowledged, and those of them that were never sent (`tcp_ioctl`).
+pub(super) fn unacknowledged(socket: &impl AsFd) -> io::Result<(u32, u32)> {
+    Ok((ioctl_int(socket, libc::TIOCOUTQ)?, ioctl_int(socket, SIOCOUTQNSD)?))
+}
+
+/// include/uapi/linux/sockios.h.
+const SIOCOUTQNSD: libc::c_ulong = 0x894b;
+
+fn ioctl_int(socket: &impl AsFd, request: libc::c_ulong) -> io::Result<u32> {
+    let mut value: libc::c_int = 0;
+    // SAFETY: both requests write one C int to the address given.
+    let rc = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), request, &raw mut value) };
+    if rc == 0 { Ok(value.cast_unsigned()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_int(socket: &impl AsFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     let len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: `value` is a C int that outlives the call.
-    let rc =
-        unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, (&raw const value).cast(), len) };
+    let rc = unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), len) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

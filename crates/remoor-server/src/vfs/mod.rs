@@ -1,15 +1,21 @@
 //! What the NFS procedures need of a file system. Handlers reach files only through [`Vfs`].
 
+mod creation;
+pub mod memory;
+mod permission;
+
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, NfsStat, Sattr, StableHow, Time};
 
+use self::creation::{NewAttr, check_link_text, exclusive_times, is_dot, made_by, mknod_parts};
+
 /// Names an object inside one vfs for as long as it exists, on every node and after every restart.
 /// At most [`MAX_NODE_HANDLE`] bytes; the export's signature is put around it before a client sees it.
 pub type NodeHandle = Bytes;
 /// Longest [`NodeHandle`], in bytes.
-pub const MAX_NODE_HANDLE: usize = 40;
+pub const MAX_NODE_HANDLE: usize = 39;
 
 /// Result of an operation; the error is the status the client sees.
 pub type Result<T> = std::result::Result<T, NfsStat>;

@@ -1,5 +1,6 @@
 //! Tests of the whole machine in virtual time.
 
+mod chaos;
 mod pair;
 mod property;
 mod scenario;

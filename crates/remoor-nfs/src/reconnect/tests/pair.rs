@@ -201,7 +201,8 @@ impl Pair {
     pub(super) fn run_until_answered(&mut self, limit: Duration) -> Duration {
         let start = self.now;
         while self.machine.outstanding() > 0 {
-            assert!(self.step(start + limit), "calls outstanding after {limit:?}: {:#?}", self.machine);
+            let (state, counters) = (self.machine.state(), self.machine.counters());
+            assert!(self.step(start + limit), "calls outstanding after {limit:?}: {state:?}, {counters:?}");
         }
         self.now - start
     }

@@ -58,13 +58,20 @@ fn config(rebind: Rebind) -> impl Strategy<Value = Config> {
         Just(PortRange::default()),
         Just(PortRange::Ephemeral { lo: EPHEMERAL_LO, hi: EPHEMERAL_HI })
     ];
-    (abandon, stuck, range).prop_map(move |(abandon, stuck, range)| Config {
-        rebind,
-        abandon,
-        stuck,
-        range,
-        ..Config::default()
-    })
+    let ms = Duration::from_millis;
+    let timeo = prop_oneof![3 => Just(TIMEO), 1 => Just(ms(500))];
+    let suspect_after = prop_oneof![3 => Just(SUSPECT_AFTER), 1 => Just(ms(1))];
+    (abandon, stuck, range, timeo, suspect_after).prop_map(
+        move |(abandon, stuck, range, timeo, suspect_after)| Config {
+            rebind,
+            abandon,
+            stuck,
+            range,
+            timeo,
+            suspect_after,
+            ..Config::default()
+        },
+    )
 }
 
 fn any_config() -> impl Strategy<Value = Config> {

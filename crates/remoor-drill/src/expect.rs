@@ -1,0 +1,139 @@
+//! What a case should come to: the same balancer, the same client machine and the same fault in virtual time.
+
+use std::time::Instant;
+
+use remoor_flow::BackendId;
+use remoor_flow::predict::{self, AnswerKind, Attempt, FAULTY, Prediction, Scenario, Sender};
+use remoor_nfs::reconnect::{ConfigError, EPHEMERAL_HI, EPHEMERAL_LO, Rebind};
+
+use crate::case::Case;
+use crate::report::{AttemptReport, Break, CaseReport, Expected, RebindSeen};
+use crate::topology::Node;
+
+/// Predicts `case`; of several rounds each is expected to come to the same.
+///
+/// # Errors
+/// [`ConfigError`] if the options do not fit a host with the default range of ephemeral ports.
+pub fn expect(case: &Case) -> Result<Expected, ConfigError> {
+    let scenario = scenario(case)?;
+    Ok(expected(&predict::predict(&scenario)?, &scenario))
+}
+
+/// A report of `case` that ran in virtual time only.
+///
+/// # Errors
+/// As [`expect`].
+pub fn simulate(case: &Case) -> Result<CaseReport, ConfigError> {
+    let scenario = scenario(case)?;
+    let prediction = predict::predict(&scenario)?;
+    let expected = expected(&prediction, &scenario);
+    let mut report = CaseReport {
+        simulated: true,
+        breaks: vec![broken(&prediction, &scenario)],
+        attempts: prediction.attempts.iter().map(attempt).collect(),
+        rebind: expected.rebind,
+        pinned: expected.pinned,
+        gap: expected.gap,
+        ..CaseReport::blank(case, expected)
+    };
+    report.judge();
+    Ok(report)
+}
+
+fn scenario(case: &Case) -> Result<Scenario, ConfigError> {
+    let client = case.options.config((EPHEMERAL_LO, EPHEMERAL_HI))?;
+    Ok(Scenario {
+        fault: (case.fault.predicted)(case.window),
+        probe_delay: case.probe_delay,
+        window: case.window,
+        seed: case.seed,
+        ..Scenario::new(Instant::now(), case.balancer.chosen().config.clone(), client)
+    })
+}
+
+fn expected(prediction: &Prediction, scenario: &Scenario) -> Expected {
+    Expected {
+        gap: prediction.gap,
+        rebind: prediction.rebind.map(|rebind| match rebind {
+            Rebind::Same => RebindSeen::Same,
+            Rebind::Fresh => RebindSeen::Fresh,
+        }),
+        pinned: prediction.pinned,
+        flow_frees: prediction.flow_frees_at.map(|at| at.saturating_sub(scenario.fault_at)),
+    }
+}
+
+fn broken(prediction: &Prediction, scenario: &Scenario) -> Break {
+    let at = scenario.fault_at;
+    Break {
+        node: Node::A.to_string(),
+        at,
+        switched: at + scenario.probe_delay,
+        last_reply: prediction.gap.map(|_| at),
+        first_reply: prediction.gap.map(|gap| at + gap),
+        mended: None,
+        restored: None,
+    }
+}
+
+fn attempt(attempt: &Attempt) -> AttemptReport {
+    let (answered_by, answer) = match attempt.answer {
+        None => ("none".to_owned(), ""),
+        Some(answer) => (sender(answer.by), kind(answer.kind)),
+    };
+    AttemptReport {
+        at: attempt.at,
+        port: attempt.port,
+        isn: attempt.isn,
+        retransmissions: attempt.retransmissions as usize,
+        forwarded_to: attempt.reached.into_iter().map(node).collect(),
+        answered_by,
+        answer: answer.to_owned(),
+    }
+}
+
+fn sender(by: Sender) -> String {
+    match by {
+        Sender::Backend(id) => node(id),
+        Sender::Balancer => "balancer".to_owned(),
+    }
+}
+
+fn node(id: BackendId) -> String {
+    if id == FAULTY { Node::A } else { Node::B }.to_string()
+}
+
+fn kind(kind: AnswerKind) -> &'static str {
+    match kind {
+        AnswerKind::SynAck => "SYN-ACK",
+        AnswerKind::Reset => "RST",
+        AnswerKind::ChallengeAck => "challenge ACK",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::case::Matrix;
+    use crate::report::{DrillReport, Verdict, table};
+
+    #[test]
+    fn the_default_matrix_comes_to_what_is_known_of_real_balancers() {
+        let cases = Matrix::default().cases().unwrap();
+        let reports: Vec<_> = cases.iter().map(|case| simulate(case).unwrap()).collect();
+        let hangs = |report: &CaseReport| (report.gap.is_none(), report.pinned);
+        for report in &reports {
+            let pinned = match (report.balancer.as_str(), report.options.as_str()) {
+                ("azure-standard", "resvport" | "resvport,abandon=silent") => true,
+                ("nf-conntrack", "resvport,abandon=silent") => true,
+                _ => false,
+            };
+            assert_eq!(hangs(report), (pinned, pinned), "{} {}", report.balancer, report.options);
+            assert_eq!(report.verdict, Verdict::Pass);
+        }
+        let text = table::render(&DrillReport { cases: reports, wall: Duration::ZERO });
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+}

@@ -1,0 +1,110 @@
+//! The MOUNT program, RFC 1813 section 5. Access is decided as rpc.mountd does: a path that is not exported, not
+//! exported to this client, or asked for from a port that `secure` refuses is MNT3ERR_ACCES; only a path missing
+//! below an export is MNT3ERR_NOENT.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use remoor_nfs::mnt::{self, DirPath, ExportEntry, MountEntry, MountOk, MountRes, MountStat, Name};
+use remoor_nfs::v3::{FileType, NfsStat};
+use remoor_rpc::auth::Flavor;
+use remoor_rpc::xdr::{Array, List, Opaque};
+
+use crate::exports::ClientSpec;
+use crate::service::{Request, Row, row};
+use crate::state::ServedExport;
+use crate::vfs::{Caller, NodeHandle};
+
+/// The table of procedures.
+pub(crate) fn rows() -> Vec<Row> {
+    vec![
+        row::<mnt::Null>(|_, ()| ()),
+        row::<mnt::Mnt>(|request, path| MountRes(mount(request, &path))),
+        row::<mnt::Dump>(|request, ()| dump(request)),
+        row::<mnt::Umnt>(|request, path| request.state.unmounted(request.peer.ip(), Some(as_path(&path)))),
+        row::<mnt::UmntAll>(|request, ()| request.state.unmounted(request.peer.ip(), None)),
+        row::<mnt::Export>(|request, ()| exports(request)),
+    ]
+}
+
+fn as_path(path: &DirPath) -> &Path {
+    Path::new(OsStr::from_bytes(&path.0))
+}
+
+fn mount(request: &Request<'_>, path: &DirPath) -> Result<MountOk, MountStat> {
+    let path = as_path(path);
+    let client = request.peer.ip();
+    let refused = |why: &str| {
+        tracing::warn!(%client, "mount of {} refused: {why}", path.display());
+        MountStat::Acces
+    };
+    let export = request.state.export_above(path).ok_or_else(|| refused("no such export"))?;
+    let options = export.options_for(client).ok_or_else(|| refused("not exported to this client"))?;
+    if !request.state.may_use_port(request.peer, export, options) {
+        return Err(MountStat::Acces);
+    }
+    let node = walk(export, path)?;
+    let handle = request.state.signer.seal(export.id, &node).map_err(|_| MountStat::ServerFault)?;
+    request.state.mounted(client, path);
+    tracing::info!(client = %request.peer, "mounted {} ({options})", path.display());
+    Ok(MountOk { handle, flavors: Array(vec![Flavor::Sys.number()]) })
+}
+
+/// From the export's root down to the path, as the server itself: rpc.mountd resolves it as root, too. Symbolic
+/// links are not followed, so the way never leaves the export.
+fn walk(export: &ServedExport, path: &Path) -> Result<NodeHandle, MountStat> {
+    let server = Caller { uid: 0, gid: 0, gids: Vec::new() };
+    let mut node = export.vfs.root().map_err(stat)?;
+    for component in path.strip_prefix(&export.path).map_err(|_| MountStat::Acces)?.components() {
+        let Component::Normal(name) = component else { return Err(MountStat::Acces) };
+        if name.len() > crate::v3::MAX_NAME {
+            return Err(MountStat::NameTooLong);
+        }
+        let found = export.vfs.lookup(&server, &node, name.as_bytes()).map_err(stat)?;
+        if found.attr.kind != FileType::Directory {
+            return Err(MountStat::NotDir);
+        }
+        node = found.handle;
+    }
+    Ok(node)
+}
+
+fn stat(status: NfsStat) -> MountStat {
+    match status {
+        NfsStat::NoEnt => MountStat::NoEnt,
+        NfsStat::NotDir => MountStat::NotDir,
+        NfsStat::Acces | NfsStat::Perm => MountStat::Acces,
+        NfsStat::NameTooLong => MountStat::NameTooLong,
+        NfsStat::Io | NfsStat::Stale => MountStat::Io,
+        _ => MountStat::ServerFault,
+    }
+}
+
+fn name(text: impl ToString) -> Name {
+    Name::from(text.to_string().as_str())
+}
+
+fn dir_path(path: &Path) -> DirPath {
+    Opaque(bytes::Bytes::copy_from_slice(path.as_os_str().as_bytes()))
+}
+
+fn dump(request: &Request<'_>) -> List<MountEntry> {
+    let entry = |(client, path): (_, std::path::PathBuf)| MountEntry {
+        host: name(client),
+        directory: dir_path(&path),
+    };
+    List(request.state.mounts().into_iter().map(entry).collect())
+}
+
+/// An empty list of groups means everybody.
+fn exports(request: &Request<'_>) -> List<ExportEntry> {
+    let groups = |export: &ServedExport| {
+        let all = export.rules.iter().any(|rule| rule.client == ClientSpec::Any);
+        let named = export.rules.iter().filter(|_| !all).map(|rule| name(rule.client));
+        List(named.collect())
+    };
+    let entry =
+        |export: &ServedExport| ExportEntry { directory: dir_path(&export.path), groups: groups(export) };
+    List(request.state.exports().iter().map(entry).collect())
+}

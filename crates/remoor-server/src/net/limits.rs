@@ -1,0 +1,62 @@
+//! Every bound of the network side, by name.
+
+use std::time::Duration;
+
+use remoor_rpc::record::DEFAULT_MAX_RECORD;
+
+/// What connections may take of this process. [`Limits::default`] is meant for production.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at a time; a further one is accepted and closed at once.
+    pub connections: usize,
+    /// Calls of one connection that execute at a time; the next ones wait in its backlog. NULL never waits.
+    pub running_per_connection: usize,
+    /// Calls of one connection that wait; at this many the connection is not read further.
+    pub backlog_calls: usize,
+    /// Bytes of the calls that wait, likewise. One record may go over it.
+    pub backlog_bytes: usize,
+    /// Bytes of replies that the client has not taken; above it the connection is not read further. The replies
+    /// of the calls that execute at that moment may go over it.
+    pub reply_bytes: usize,
+    /// Longest record, in bytes; a longer one ends the connection.
+    pub record_bytes: usize,
+    /// A connection without a call for this long is closed; knfsd uses 6 minutes (`svc_conn_age_period`).
+    pub idle: Duration,
+    /// A connection that stands in the middle of a record or a reply without progress for this long is closed.
+    pub stall: Duration,
+    /// How long [`Running::stop`](crate::Running::stop) waits for calls that execute and replies not yet taken.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            running_per_connection: 8,
+            backlog_calls: 128,
+            backlog_bytes: 4 << 20,
+            reply_bytes: 4 << 20,
+            record_bytes: DEFAULT_MAX_RECORD,
+            idle: Duration::from_secs(360),
+            stall: Duration::from_secs(60),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Threads that serve, unless told otherwise: they mostly wait for disks, so there are more than processors.
+pub const DEFAULT_WORKERS: usize = 16;
+/// Fewest threads: one executes calls and one stays free to read and to answer NULL.
+pub const MIN_WORKERS: usize = 2;
+/// Room made for each read from a socket, in bytes.
+pub(super) const READ_BYTES: usize = 64 << 10;
+/// A read is not started with less room than this.
+pub(super) const MIN_READ_BYTES: usize = 4 << 10;
+/// Most segments of one vectored write; Linux refuses more than `UIO_MAXIOV`.
+pub(super) const MAX_SEGMENTS: usize = 64;
+/// Pending connections the kernel keeps for `accept`.
+pub(super) const LISTEN_BACKLOG: i32 = 1024;
+/// How often connections are looked through for idle and stalled ones.
+pub(super) const SWEEP: Duration = Duration::from_secs(1);
+/// Pause after `accept` failed for want of descriptors or memory.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);

@@ -1,0 +1,88 @@
+//! A listening socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::limits::LISTEN_BACKLOG;
+
+pub(super) struct Listener {
+    /// The address bound, with the port the kernel chose if 0 was asked.
+    pub(super) address: SocketAddr,
+    socket: Socket,
+}
+
+impl Listener {
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Self::open(address).map_err(|e| {
+            io::Error::new(e.kind(), format!("cannot listen on {address}: {e}{}", remedy(&e)))
+        })?;
+        let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok(Self { address: bound, socket })
+    }
+
+    /// An IPv6 socket takes IPv6 only, so that `0.0.0.0` and `[::]` can both be listed.
+    fn open(address: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(LISTEN_BACKLOG)?;
+        Ok(socket)
+    }
+
+    pub(super) fn register(&self, epoll: impl AsFd, data: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        Ok(epoll::add(epoll, &self.socket, EventData::new_u64(data), flags)?)
+    }
+
+    pub(super) fn rearm(&self, epoll: impl AsFd, data: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        Ok(epoll::modify(epoll, &self.socket, EventData::new_u64(data), flags)?)
+    }
+
+    /// A connection that is ready for use, or `WouldBlock`.
+    pub(super) fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+        let (socket, peer) = self.socket.accept()?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        Ok((socket, peer))
+    }
+
+    /// Refuses new connections from now on.
+    pub(super) fn close(&self, epoll: impl AsFd) {
+        let _ = epoll::delete(epoll, &self.socket);
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; stop the other NFS server (systemctl stop nfs-server) or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => "; a port below 1024 needs CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; choose an address of this host",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_in_use_is_told_with_a_remedy() {
+        let first = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = Listener::bind(first.address).err().unwrap().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {}: ", first.address)), "{error}");
+        assert!(error.ends_with("or choose another port"), "{error}");
+    }
+}

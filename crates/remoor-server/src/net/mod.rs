@@ -1,0 +1,223 @@
+//! Sockets and threads. This module knows records, not NFS: what a record means is a [`Service`].
+//!
+//! Workers share one epoll instance (leader and followers): a worker takes an event, reads one record, arms the
+//! connection again, so that another worker can go on with the next record, and executes the call itself. No
+//! call changes threads between socket and file system.
+
+mod connection;
+mod limits;
+mod listener;
+mod schedule;
+mod sys;
+mod worker;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use remoor_rpc::record::Record;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+
+use connection::Connection;
+pub use limits::{DEFAULT_WORKERS, Limits, MIN_WORKERS};
+use listener::Listener;
+use schedule::{ConnectionId, Schedule};
+
+/// Answers records.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// Whether the call is a NULL procedure: it is answered at once, whatever waits.
+    fn is_null(&self, record: &[u8]) -> bool;
+    /// Executes a call. An error means that the peer does not speak RPC: the connection is closed.
+    fn serve(&self, peer: SocketAddr, record: Bytes) -> Result<Record, Malformed>;
+}
+
+/// A record that cannot be answered.
+#[derive(Debug, thiserror::Error)]
+#[error("not an RPC call: {0}")]
+pub(crate) struct Malformed(pub(crate) String);
+
+const STOP: u64 = 0;
+const FIRST_LISTENER: u64 = 1;
+const FIRST_CONNECTION: u64 = 1 << 32;
+
+/// What all workers share.
+struct Net<S> {
+    service: Arc<S>,
+    limits: Limits,
+    epoll: OwnedFd,
+    stop: OwnedFd,
+    listeners: Vec<Listener>,
+    connections: RwLock<HashMap<ConnectionId, Arc<Connection>>>,
+    schedule: Mutex<Schedule<Task>>,
+    /// Told when a call has executed while the server drains.
+    drained: Condvar,
+    draining: AtomicBool,
+    stopping: AtomicBool,
+    next_id: AtomicU64,
+    started: Instant,
+    swept_millis: AtomicU64,
+    counts: ConnectionCounts,
+}
+
+/// A call on its way to a worker.
+struct Task {
+    connection: Arc<Connection>,
+    record: Bytes,
+}
+
+/// Connections so far.
+#[derive(Debug, Default)]
+struct ConnectionCounts {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    broken: AtomicU64,
+}
+
+/// A running network side.
+pub(crate) struct Handle<S: Service> {
+    net: Arc<Net<S>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// How many connections there are and were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Open now.
+    pub open: u64,
+    /// Accepted since the start.
+    pub accepted: u64,
+    /// Closed at once because [`Limits::connections`] were open.
+    pub refused: u64,
+    /// Closed because of an error, a malformed record or a stalled peer.
+    pub broken: u64,
+}
+
+/// Binds every address and starts the workers.
+pub(crate) fn start<S: Service>(
+    service: Arc<S>,
+    addresses: &[SocketAddr],
+    workers: usize,
+    limits: Limits,
+) -> io::Result<Handle<S>> {
+    let workers = workers.max(MIN_WORKERS);
+    let net = Arc::new(Net::new(service, addresses, workers, limits)?);
+    let workers = (0..workers).map(|n| spawn(n, net.clone())).collect::<io::Result<_>>()?;
+    Ok(Handle { net, workers })
+}
+
+fn spawn<S: Service>(n: usize, net: Arc<Net<S>>) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("nfs-{n}")).spawn(move || net.work())
+}
+
+impl<S: Service> Net<S> {
+    fn new(service: Arc<S>, addresses: &[SocketAddr], workers: usize, limits: Limits) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
+        let listeners = addresses.iter().map(|a| Listener::bind(*a)).collect::<io::Result<Vec<_>>>()?;
+        for (listener, n) in listeners.iter().zip(FIRST_LISTENER..) {
+            listener.register(&epoll, n)?;
+        }
+        Ok(Self {
+            service,
+            schedule: Mutex::new(Schedule::new(workers - 1, limits.running_per_connection)),
+            limits,
+            epoll,
+            stop,
+            listeners,
+            connections: RwLock::default(),
+            drained: Condvar::new(),
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            next_id: AtomicU64::new(FIRST_CONNECTION),
+            started: Instant::now(),
+            swept_millis: AtomicU64::new(0),
+            counts: ConnectionCounts::default(),
+        })
+    }
+
+    fn snapshot(&self) -> Vec<Arc<Connection>> {
+        self.connections.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn connection_count(&self) -> usize {
+        self.connections.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl<S: Service> Handle<S> {
+    pub(crate) fn service(&self) -> &Arc<S> {
+        &self.net.service
+    }
+
+    pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.net.listeners.iter().map(|l| l.address).collect()
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        let counts = &self.net.counts;
+        Connections {
+            open: self.net.connection_count() as u64,
+            accepted: counts.accepted.load(Relaxed),
+            refused: counts.refused.load(Relaxed),
+            broken: counts.broken.load(Relaxed),
+        }
+    }
+
+    /// Accepts and reads no more, lets what executes finish, sends its replies, closes. True if all was sent
+    /// within [`Limits::drain`]; otherwise threads that are stuck in a call are left behind.
+    pub(crate) fn stop(&mut self) -> bool {
+        self.net.draining.store(true, Relaxed);
+        for listener in &self.net.listeners {
+            listener.close(&self.net.epoll);
+        }
+        self.net.snapshot().iter().for_each(|c| self.net.rearm(c));
+        let drained = self.wait_drained();
+        self.net.stopping.store(true, Relaxed);
+        let _ = rustix::io::write(&self.net.stop, &1u64.to_ne_bytes());
+        self.net.snapshot().iter().for_each(|c| {
+            self.net.close(c);
+        });
+        for worker in self.workers.drain(..).filter(|_| drained) {
+            let _ = worker.join();
+        }
+        drained
+    }
+
+    fn wait_drained(&self) -> bool {
+        /// Replies that leave through epoll tell nobody, so they are looked for this often.
+        const LOOK: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + self.net.limits.drain;
+        let mut schedule = locked(&self.net.schedule);
+        loop {
+            if schedule.is_idle() && self.net.snapshot().iter().all(|c| c.unsent() == 0) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            let waited = self.net.drained.wait_timeout(schedule, LOOK);
+            schedule = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl<S: Service> Drop for Handle<S> {
+    fn drop(&mut self) {
+        if !self.workers.is_empty() {
+            self.stop();
+        }
+    }
+}
+
+/// No invariant of this module spans a panic while a lock is held, so a poisoned lock is used on.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

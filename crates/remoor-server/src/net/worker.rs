@@ -1,0 +1,298 @@
+//! The loop of a worker, and the life of a connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use remoor_rpc::record::Record;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use socket2::Socket;
+
+use super::connection::{Connection, Error, Taken};
+use super::limits::{ACCEPT_PAUSE, SWEEP};
+use super::schedule::Schedule;
+use super::{FIRST_CONNECTION, FIRST_LISTENER, Malformed, Net, STOP, Service, Task, locked};
+
+impl<S: Service> Net<S> {
+    /// Serves until the server stops.
+    pub(super) fn work(&self) {
+        let tick = Timespec { tv_sec: SWEEP.as_secs().cast_signed(), tv_nsec: 0 };
+        while !self.stopping.load(Relaxed) {
+            let mut event = [Event { flags: EventFlags::empty(), data: EventData::new_u64(STOP) }];
+            match epoll::wait(&self.epoll, &mut event, Some(&tick)) {
+                Ok(1) => self.handle(event[0]),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return tracing::error!("epoll_wait failed, this worker ends: {e}"),
+            }
+            self.sweep_when_due();
+        }
+    }
+
+    fn handle(&self, event: Event) {
+        match event.data.u64() {
+            STOP => {}
+            n if n < FIRST_CONNECTION => self.accept(n),
+            id => {
+                let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+                let connection = connections.get(&id).cloned();
+                drop(connections);
+                if let Some(connection) = connection {
+                    self.attend(&connection, event.flags);
+                }
+            }
+        }
+    }
+
+    fn accept(&self, n: u64) {
+        let listener = &self.listeners[(n - FIRST_LISTENER) as usize];
+        loop {
+            match listener.accept() {
+                Ok((socket, peer)) => self.admit(socket, peer),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // The client gave up while it waited to be accepted, or a signal came.
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                Err(_) if self.draining.load(Relaxed) => return,
+                Err(e) => {
+                    tracing::warn!(
+                        "cannot accept on {}: {e}; raise the limit of open files",
+                        listener.address
+                    );
+                    std::thread::sleep(ACCEPT_PAUSE);
+                    break;
+                }
+            }
+        }
+        if !self.draining.load(Relaxed) {
+            let _ = listener.rearm(&self.epoll, n);
+        }
+    }
+
+    fn admit(&self, socket: Socket, peer: SocketAddr) {
+        if self.connection_count() >= self.limits.connections {
+            if self.counts.refused.fetch_add(1, Relaxed) == 0 {
+                tracing::warn!(client = %peer, limit = self.limits.connections, "too many connections, refused");
+            }
+            return;
+        }
+        self.counts.accepted.fetch_add(1, Relaxed);
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let connection = Arc::new(Connection::new(id, socket, peer, &self.limits));
+        self.moved(&connection);
+        let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
+        connections.insert(id, connection.clone());
+        drop(connections);
+        if let Err(e) = connection.register(&self.epoll) {
+            self.fail(&connection, &e);
+        }
+    }
+
+    /// Looks after a connection of which epoll has news.
+    fn attend(&self, connection: &Arc<Connection>, flags: EventFlags) {
+        connection.disarmed();
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+            return self.hung_up(connection);
+        }
+        if flags.contains(EventFlags::OUT) && connection.unsent() > 0 {
+            match connection.flush() {
+                Ok(true) => self.moved(connection),
+                Ok(false) => {}
+                Err(e) => return self.fail(connection, &e),
+            }
+            if !connection.is_choked() {
+                self.release(connection);
+            }
+            self.close_if_done(connection);
+        }
+        self.read(connection, flags.contains(EventFlags::IN));
+    }
+
+    /// Reads and executes until there is no whole record left; looks at the socket at most once.
+    fn read(&self, connection: &Arc<Connection>, mut receive: bool) {
+        while !self.draining.load(Relaxed) && connection.claim() {
+            let taken = connection.take(receive);
+            if matches!(taken, Ok(Taken::Ended)) {
+                connection.ended.store(true, Relaxed);
+            }
+            connection.release();
+            self.rearm(connection);
+            match taken {
+                Ok(Taken::Record(record)) => self.dispatch(connection, record),
+                Ok(Taken::Nothing) => {
+                    return if receive {
+                        self.moved(connection)
+                    };
+                }
+                Ok(Taken::Ended) => return self.close_if_done(connection),
+                Err(Error::Io(e)) => return self.fail(connection, &e),
+                Err(e @ Error::Record(_)) => return self.fail(connection, &e),
+            }
+            receive = false;
+        }
+        self.rearm(connection);
+    }
+
+    fn dispatch(&self, connection: &Arc<Connection>, record: Bytes) {
+        self.moved(connection);
+        if self.service.is_null(&record) {
+            return self.execute(connection, record);
+        }
+        let bytes = record.len();
+        let task = Task { connection: connection.clone(), record };
+        let mut schedule = locked(&self.schedule);
+        let next = schedule.offer(connection.id, task, bytes);
+        self.note_backlog(&schedule, connection);
+        drop(schedule);
+        self.run(next);
+    }
+
+    /// Executes a call and those that take its place.
+    fn run(&self, mut next: Option<Task>) {
+        while let Some(task) = next {
+            self.execute(&task.connection, task.record);
+            next = self.next_after(&task.connection);
+        }
+    }
+
+    /// Counts a call of `connection` as executed; the task that takes its place.
+    fn next_after(&self, connection: &Arc<Connection>) -> Option<Task> {
+        let mut schedule = locked(&self.schedule);
+        let next = schedule.finish(connection.id).map(|(_, task)| task);
+        self.taken_from_backlog(schedule, next.as_ref());
+        if self.draining.load(Relaxed) {
+            self.drained.notify_all();
+        }
+        self.close_if_done(connection);
+        next
+    }
+
+    fn taken_from_backlog(&self, schedule: MutexGuard<'_, Schedule<Task>>, task: Option<&Task>) {
+        let resumed = task.filter(|task| self.note_backlog(&schedule, &task.connection));
+        drop(schedule);
+        if let Some(task) = resumed {
+            self.rearm(&task.connection);
+        }
+    }
+
+    /// Executes no more of this connection's calls until the client has read replies.
+    fn hold(&self, connection: &Arc<Connection>) {
+        locked(&self.schedule).hold(connection.id);
+        // What was sent before the line above released nothing.
+        if !connection.is_choked() {
+            self.release(connection);
+        }
+    }
+
+    fn release(&self, connection: &Arc<Connection>) {
+        let mut schedule = locked(&self.schedule);
+        let next = schedule.release(connection.id).map(|(_, task)| task);
+        self.taken_from_backlog(schedule, next.as_ref());
+        self.run(next);
+    }
+
+    /// Updates whether the connection may be read; true if it may again.
+    fn note_backlog(&self, schedule: &Schedule<Task>, connection: &Connection) -> bool {
+        let (calls, bytes) = schedule.backlog(connection.id);
+        let full = calls >= self.limits.backlog_calls || bytes >= self.limits.backlog_bytes;
+        connection.backlogged.swap(full, Relaxed) && !full
+    }
+
+    fn execute(&self, connection: &Arc<Connection>, record: Bytes) {
+        match self.service.serve(connection.peer, record) {
+            Ok(reply) => self.reply(connection, &reply),
+            Err(e) => self.fail::<Malformed>(connection, &e),
+        }
+    }
+
+    fn reply(&self, connection: &Arc<Connection>, reply: &Record) {
+        match connection.send(reply) {
+            Ok(()) if connection.unsent() == 0 => self.moved(connection),
+            Ok(()) => {
+                self.rearm(connection);
+                if connection.is_choked() {
+                    self.hold(connection);
+                }
+            }
+            Err(e) => self.fail(connection, &e),
+        }
+    }
+
+    /// Arms the connection for what it waits for now.
+    pub(super) fn rearm(&self, connection: &Arc<Connection>) {
+        if let Err(e) = connection.rearm(&self.epoll, self.draining.load(Relaxed)) {
+            self.fail(connection, &e);
+        }
+    }
+
+    /// A client that ended its side still gets the replies to what it had sent.
+    fn close_if_done(&self, connection: &Arc<Connection>) {
+        if connection.ended.load(Relaxed) && connection.unsent() == 0 {
+            let pending = locked(&self.schedule).pending(connection.id);
+            if pending == 0 {
+                tracing::debug!(client = %connection.peer, "connection ended");
+                self.close(connection);
+            }
+        }
+    }
+
+    fn hung_up(&self, connection: &Arc<Connection>) {
+        tracing::debug!(client = %connection.peer, "connection reset");
+        self.close(connection);
+    }
+
+    fn fail<E: std::fmt::Display>(&self, connection: &Arc<Connection>, error: &E) {
+        if self.close(connection) {
+            self.counts.broken.fetch_add(1, Relaxed);
+            tracing::warn!(client = %connection.peer, "connection closed: {error}");
+        }
+    }
+
+    /// Closes the connection and drops its calls that wait; true for the caller that did it.
+    pub(super) fn close(&self, connection: &Arc<Connection>) -> bool {
+        let closed = connection.close(&self.epoll);
+        if closed {
+            self.connections.write().unwrap_or_else(PoisonError::into_inner).remove(&connection.id);
+            locked(&self.schedule).forget(connection.id);
+        }
+        closed
+    }
+
+    fn moved(&self, connection: &Connection) {
+        connection.progress_millis.store(self.millis(), Relaxed);
+    }
+
+    fn millis(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// One worker at a time looks for idle and stalled connections.
+    fn sweep_when_due(&self) {
+        let now = self.millis();
+        let last = self.swept_millis.load(Relaxed);
+        let due = now.saturating_sub(last) >= SWEEP.as_millis() as u64;
+        if due && self.swept_millis.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+            self.snapshot().iter().for_each(|connection| self.sweep(connection, now));
+        }
+    }
+
+    fn sweep(&self, connection: &Arc<Connection>, now: u64) {
+        let still = now.saturating_sub(connection.progress_millis.load(Relaxed));
+        if still < (self.limits.stall.min(self.limits.idle)).as_millis() as u64 {
+            return;
+        }
+        let busy = locked(&self.schedule).pending(connection.id) > 0;
+        let stalled = connection.unsent() > 0 || (!busy && connection.is_midway());
+        if stalled && still >= self.limits.stall.as_millis() as u64 {
+            self.fail(
+                connection,
+                &format!("no progress for {still} ms in the middle of a record or a reply"),
+            );
+        } else if still >= self.limits.idle.as_millis() as u64 && !busy {
+            tracing::debug!(client = %connection.peer, "connection idle, closed");
+            self.close(connection);
+        }
+    }
+}

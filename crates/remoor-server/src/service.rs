@@ -1,0 +1,174 @@
+//! From record to reply: the RPC rules of RFC 5531 around the tables of procedures.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use remoor_rpc::auth::{AuthSys, Flavor, OpaqueAuth};
+use remoor_rpc::message::{self, AuthStat, Call, Message, RPC_VERSION, ReplyStatus, begin_reply};
+use remoor_rpc::program::{Procedure, Program};
+use remoor_rpc::record::Record;
+use remoor_rpc::xdr::{self, Reader, Writer, Xdr};
+
+use crate::net::{Malformed, Service};
+use crate::state::State;
+use crate::{mnt, v3};
+
+/// A call as a procedure sees it.
+pub(crate) struct Request<'a> {
+    /// What the server is and has.
+    pub(crate) state: &'a State,
+    /// Where the call comes from.
+    pub(crate) peer: SocketAddr,
+    /// Who calls; `None` is AUTH_NONE.
+    pub(crate) credential: Option<AuthSys>,
+}
+
+/// A procedure that is served: the row of its table, bound to what executes it.
+pub(crate) struct Row {
+    name: &'static str,
+    number: u32,
+    run: Run,
+    calls: AtomicU64,
+}
+
+type Run = Box<dyn Fn(&Request<'_>, Reader, &mut Writer) -> xdr::Result<()> + Send + Sync>;
+
+/// Binds procedure `P` to its handler.
+pub(crate) fn row<P: Procedure>(handle: fn(&Request<'_>, P::Args) -> P::Res) -> Row {
+    let run = move |request: &Request<'_>, mut args: Reader, w: &mut Writer| {
+        let decoded = P::Args::decode(&mut args)?;
+        args.finish(P::NAME)?;
+        handle(request, decoded).encode(w);
+        Ok(())
+    };
+    Row { name: P::NAME, number: P::NUMBER, run: Box::new(run), calls: AtomicU64::new(0) }
+}
+
+/// A program that is served.
+struct Served {
+    program: &'static Program,
+    rows: Vec<Row>,
+}
+
+impl Served {
+    fn new(program: &'static Program, rows: Vec<Row>) -> Self {
+        let bound: Vec<u32> = rows.iter().map(|row| row.number).collect();
+        let declared: Vec<u32> = program.procedures.iter().map(|row| row.number).collect();
+        assert_eq!(bound, declared, "every procedure of {} has its handler, in order", program.name);
+        Self { program, rows }
+    }
+}
+
+/// NFS and MOUNT on one port.
+pub(crate) struct NfsService {
+    state: Arc<State>,
+    programs: [Served; 2],
+    garbage: AtomicU64,
+}
+
+impl NfsService {
+    pub(crate) fn new(state: Arc<State>) -> Self {
+        let programs = [
+            Served::new(&remoor_nfs::v3::PROGRAM, v3::rows()),
+            Served::new(&remoor_nfs::mnt::PROGRAM, mnt::rows()),
+        ];
+        Self { state, programs, garbage: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Calls so far: program, procedure, number.
+    pub(crate) fn calls(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let of = |served: &Served| {
+            let program = served.program.name;
+            served.rows.iter().map(|row| (program, row.name, row.calls.load(Relaxed))).collect::<Vec<_>>()
+        };
+        self.programs.iter().flat_map(of).collect()
+    }
+
+    /// Calls whose arguments could not be decoded.
+    pub(crate) fn garbage(&self) -> u64 {
+        self.garbage.load(Relaxed)
+    }
+
+    fn answer(&self, peer: SocketAddr, call: Call) -> Record {
+        let xid = call.xid;
+        match self.find(&call).and_then(|row| self.execute(peer, call, row)) {
+            Ok(reply) => reply,
+            Err(status) => message::encode_reply(xid, &status, &()),
+        }
+    }
+
+    fn find(&self, call: &Call) -> Result<&Row, ReplyStatus> {
+        let number = call.header.program;
+        let served = self.programs.iter().find(|s| s.program.number == number);
+        let served = served.ok_or(ReplyStatus::ProgUnavail)?;
+        let version = served.program.version;
+        if call.header.version != version {
+            return Err(ReplyStatus::ProgMismatch { low: version, high: version });
+        }
+        served.rows.get(call.header.procedure as usize).ok_or(ReplyStatus::ProcUnavail)
+    }
+
+    fn execute(&self, peer: SocketAddr, call: Call, row: &Row) -> Result<Record, ReplyStatus> {
+        let credential = credential(&call.header.credential, row.number)?;
+        let request = Request { state: &self.state, peer, credential };
+        row.calls.fetch_add(1, Relaxed);
+        let mut w = Writer::new();
+        begin_reply(&mut w, call.xid, &ReplyStatus::Success);
+        match catch_unwind(AssertUnwindSafe(|| (row.run)(&request, call.args, &mut w))) {
+            Ok(Ok(())) => Ok(Record::new(w.finish())),
+            Ok(Err(e)) => Err(self.garbage_args(peer, row, &e)),
+            Err(_) => {
+                tracing::error!(client = %peer, "{} panicked and is answered with SYSTEM_ERR: this is a bug", row.name);
+                Err(ReplyStatus::SystemErr)
+            }
+        }
+    }
+
+    fn garbage_args(&self, peer: SocketAddr, row: &Row, error: &xdr::Error) -> ReplyStatus {
+        self.garbage.fetch_add(1, Relaxed);
+        tracing::debug!(client = %peer, "arguments of {} cannot be decoded: {error}", row.name);
+        ReplyStatus::GarbageArgs
+    }
+}
+
+/// AUTH_SYS and AUTH_NONE are taken. NULL reads no AUTH_SYS body, but other flavors are refused there too: RPCSEC_GSS
+/// and AUTH_TLS begin their handshakes with NULL, and must hear that nobody answers them. AUTH_REJECTEDCRED is what
+/// libtirpc and ntirpc say to a flavor they do not know.
+fn credential(credential: &OpaqueAuth, procedure: u32) -> Result<Option<AuthSys>, ReplyStatus> {
+    match credential.flavor {
+        Flavor::None => Ok(None),
+        Flavor::Sys if procedure == 0 => Ok(None),
+        Flavor::Sys => match credential.as_sys() {
+            Some(Ok(sys)) => Ok(Some(sys)),
+            _ => Err(ReplyStatus::AuthError(AuthStat::BadCred)),
+        },
+        _ => Err(ReplyStatus::AuthError(AuthStat::RejectedCred)),
+    }
+}
+
+impl Service for NfsService {
+    fn is_null(&self, record: &[u8]) -> bool {
+        let word = |n: usize| record.get(4 * n..4 * n + 4);
+        // xid, direction, RPC version, program, version, procedure.
+        word(1) == Some(&[0; 4]) && word(5) == Some(&[0; 4])
+    }
+
+    fn serve(&self, peer: SocketAddr, record: Bytes) -> Result<Record, Malformed> {
+        match Message::decode(record) {
+            Ok(Message::Call(call)) => Ok(self.answer(peer, call)),
+            Ok(Message::Reply(reply)) => Err(Malformed(format!("a reply, to xid {:#010x}", reply.xid))),
+            Err(message::Error::RpcVersion { xid, .. }) => {
+                let status = ReplyStatus::RpcMismatch { low: RPC_VERSION, high: RPC_VERSION };
+                Ok(message::encode_reply(xid, &status, &()))
+            }
+            Err(message::Error::Xdr(e)) => Err(Malformed(e.to_string())),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The object a handle names, for one caller: what nearly every procedure begins with.
+
+use remoor_nfs::v3::{Fattr, FileHandle, NfsStat, PostOpAttr, Res, WccData};
+
+use crate::exports::Options;
+use crate::service::Request;
+use crate::state::ServedExport;
+use crate::vfs::{Caller, Node, NodeHandle, Vfs};
+
+/// An object in an export, on behalf of a caller.
+pub(super) struct Object<'a> {
+    pub(super) request: &'a Request<'a>,
+    pub(super) export: &'a ServedExport,
+    pub(super) options: &'a Options,
+    pub(super) caller: Caller,
+    pub(super) node: NodeHandle,
+}
+
+impl<'a> Object<'a> {
+    /// Checks in the order of knfsd's `fh_verify`: a handle that is not ours is NFS3ERR_BADHANDLE, one of an export
+    /// that is gone or not for this client NFS3ERR_STALE, a port that `secure` refuses NFS3ERR_PERM.
+    pub(super) fn open(request: &'a Request<'a>, file: &FileHandle) -> Result<Self, NfsStat> {
+        let (id, node) = request.state.signer.open(file).map_err(|_| NfsStat::BadHandle)?;
+        let export = request.state.export_by_id(id).ok_or(NfsStat::Stale)?;
+        let options = export.options_for(request.peer.ip()).ok_or(NfsStat::Stale)?;
+        if !request.state.may_use_port(request.peer, export, options) {
+            return Err(NfsStat::Perm);
+        }
+        let caller = squash(request, options);
+        Ok(Self { request, export, options, caller, node })
+    }
+
+    /// As [`Object::open`], for a procedure that changes something.
+    pub(super) fn open_writable(request: &'a Request<'a>, file: &FileHandle) -> Result<Self, NfsStat> {
+        let object = Self::open(request, file)?;
+        if object.options.read_only { Err(NfsStat::RoFs) } else { Ok(object) }
+    }
+
+    /// Another object of the same procedure, which must be in the same export.
+    pub(super) fn with(&self, file: &FileHandle) -> Result<NodeHandle, NfsStat> {
+        let (id, node) = self.request.state.signer.open(file).map_err(|_| NfsStat::BadHandle)?;
+        if id == self.export.id { Ok(node) } else { Err(NfsStat::XDev) }
+    }
+
+    pub(super) fn vfs(&self) -> &dyn Vfs {
+        &*self.export.vfs
+    }
+
+    /// The object's attributes.
+    pub(super) fn getattr(&self) -> Result<Fattr, NfsStat> {
+        self.vfs().getattr(&self.caller, &self.node).map(|attr| self.of_export(attr))
+    }
+
+    /// The object's attributes after an operation.
+    pub(super) fn post_op(&self) -> PostOpAttr {
+        self.getattr().ok()
+    }
+
+    /// Another object's attributes after an operation.
+    pub(super) fn post_op_of(&self, node: &NodeHandle) -> PostOpAttr {
+        self.vfs().getattr(&self.caller, node).ok().map(|attr| self.of_export(attr))
+    }
+
+    /// Cache consistency data without attributes from before: nothing serialises this call with others, and
+    /// attributes that may be of another's change would keep a client from noticing that change.
+    pub(super) fn wcc(&self) -> WccData {
+        WccData { before: None, after: self.post_op() }
+    }
+
+    /// Attributes with the export's identity.
+    pub(super) fn of_export(&self, attr: Fattr) -> Fattr {
+        Fattr { fsid: self.export.id, ..attr }
+    }
+
+    /// The handle that clients see.
+    pub(super) fn seal(&self, node: &NodeHandle) -> Result<FileHandle, NfsStat> {
+        self.request.state.signer.seal(self.export.id, node).map_err(|_| NfsStat::ServerFault)
+    }
+
+    /// What CREATE, MKDIR, SYMLINK and MKNOD tell of a new object.
+    pub(super) fn created(&self, node: Node) -> Result<remoor_nfs::v3::CreateOk, NfsStat> {
+        let file = Some(self.seal(&node.handle)?);
+        Ok(remoor_nfs::v3::CreateOk { file, attr: Some(self.of_export(node.attr)), dir_wcc: self.wcc() })
+    }
+}
+
+/// `root_squash` and `all_squash`, as knfsd's `nfsd_setuser`: group 0 is squashed among the others, too.
+fn squash(request: &Request<'_>, options: &Options) -> Caller {
+    let anonymous = || Caller { uid: options.anonuid, gid: options.anongid, gids: Vec::new() };
+    let Some(sys) = request.credential.as_ref().filter(|_| !options.all_squash) else { return anonymous() };
+    let gid = |gid| if options.root_squash && gid == 0 { options.anongid } else { gid };
+    let uid = if options.root_squash && sys.uid == 0 { options.anonuid } else { sys.uid };
+    Caller { uid, gid: gid(sys.gid), gids: sys.gids.0.iter().copied().map(gid).collect() }
+}
+
+/// A result that on failure tells `F` of the object, if there is one.
+pub(super) fn answer<'a, T, F: Default>(
+    object: Result<Object<'a>, NfsStat>,
+    run: impl FnOnce(&Object<'a>) -> Result<T, NfsStat>,
+    failed: impl FnOnce(&Object<'a>) -> F,
+) -> Res<T, F> {
+    match object {
+        Err(status) => Res::Fail(status, F::default()),
+        Ok(object) => run(&object).map_or_else(|status| Res::Fail(status, failed(&object)), Res::Ok),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use remoor_rpc::auth::AuthSys;
+
+    use super::*;
+    use crate::state::State;
+
+    fn squashed(credential: Option<(u32, u32, Vec<u32>)>, options: &Options) -> Caller {
+        let state = State::new(Vec::new(), crate::handle::Signer::new([0; 32]), [0; 8]);
+        let credential = credential.map(|(uid, gid, gids)| {
+            let mut sys = AuthSys::new("client", uid, gid);
+            sys.gids.0 = gids;
+            sys
+        });
+        squash(&Request { state: &state, peer: "127.0.0.1:1".parse().unwrap(), credential }, options)
+    }
+
+    #[test]
+    fn who_the_caller_becomes() {
+        let options = Options { anonuid: 7, anongid: 8, ..Options::default() };
+        let anonymous = Caller { uid: 7, gid: 8, gids: vec![] };
+        let caller = |uid, gid, gids| Caller { uid, gid, gids };
+        assert_eq!(squashed(None, &options), anonymous);
+        assert_eq!(squashed(Some((0, 0, vec![0, 4])), &options), caller(7, 8, vec![8, 4]));
+        assert_eq!(squashed(Some((5, 0, vec![])), &options), caller(5, 8, vec![]));
+        assert_eq!(squashed(Some((5, 6, vec![4])), &options), caller(5, 6, vec![4]));
+        let no_root = Options { root_squash: false, ..options.clone() };
+        assert_eq!(squashed(Some((0, 0, vec![0])), &no_root), caller(0, 0, vec![0]));
+        let all = Options { all_squash: true, root_squash: false, ..options };
+        assert_eq!(squashed(Some((5, 6, vec![4])), &all), anonymous);
+    }
+}

@@ -1,0 +1,252 @@
+//! Connections that are slow, greedy, rude or many, and calls that wait.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use remoor_nfs::v3;
+use remoor_rpc::auth::OpaqueAuth;
+use remoor_rpc::message::{ReplyStatus, encode_call};
+use remoor_server::{Builder, Limits, Running};
+
+use crate::client::{Client, address, builder, memory};
+use crate::fault::{Fault, PANIC, SLOW};
+
+const EXPORT: &str = "/x *(rw,insecure,no_root_squash,no_subtree_check)";
+
+fn faulty(configure: impl FnOnce(Builder) -> Builder) -> (Running, Arc<Fault>) {
+    let fault = Fault::new();
+    (configure(builder(EXPORT).vfs("/x", fault.clone())).start().unwrap(), fault)
+}
+
+fn read(file: &v3::FileHandle, offset: u64, count: u32) -> v3::ReadArgs {
+    v3::ReadArgs { file: file.clone(), offset, count }
+}
+
+fn file_of(client: &mut Client, bytes: usize) -> v3::FileHandle {
+    let root = client.mount("/x").unwrap();
+    let file = client.create(&root, "file");
+    for offset in (0..bytes).step_by(1 << 20) {
+        client.write_at(&file, offset as u64, &vec![7; (bytes - offset).min(1 << 20)]);
+    }
+    file
+}
+
+#[test]
+fn a_record_may_come_in_fragments_and_byte_by_byte() {
+    let server = memory();
+    let mut client = Client::connect(&server);
+    let record = encode_call::<v3::Null>(9, &OpaqueAuth::none(), &());
+    let message = record.message();
+    let mut wire = Vec::new();
+    for (n, part) in message.chunks(3).enumerate() {
+        let last = if n == message.len().div_ceil(3) - 1 { 1u32 << 31 } else { 0 };
+        wire.extend((last | part.len() as u32).to_be_bytes());
+        wire.extend(part);
+    }
+    wire.iter().for_each(|byte| client.write(&[*byte]));
+    assert_eq!(client.reply().unwrap().xid, 9);
+    let both = [&wire[..], &wire[..], &wire[..]].concat();
+    client.write(&both);
+    assert_eq!([(); 3].map(|()| client.reply().unwrap().xid), [9; 3], "three records in one segment");
+}
+
+#[test]
+fn calls_that_wait_hold_up_neither_their_connection_nor_others() {
+    let (server, fault) = faulty(|b| b);
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    let slow = client.send::<v3::Read>(&read(&file, SLOW, 1));
+    fault.await_waiting(1);
+    let quick: HashSet<u32> = (0..20).map(|_| client.send::<v3::Read>(&read(&file, 0, 10))).collect();
+    let answered: HashSet<u32> = (0..20).map(|_| client.reply().unwrap().xid).collect();
+    assert_eq!(answered, quick);
+    Client::connect(&server).call::<v3::Null>(&());
+    fault.let_go();
+    assert_eq!(client.reply().unwrap().xid, slow);
+}
+
+#[test]
+fn null_is_answered_while_every_worker_that_may_wait_does() {
+    let (server, fault) = faulty(|b| b.workers(3));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    let slow: Vec<u32> = (0..6).map(|_| client.send::<v3::Read>(&read(&file, SLOW, 1))).collect();
+    fault.await_waiting(2);
+    client.call::<v3::Null>(&());
+    let mut other = Client::connect(&server);
+    other.call::<v3::Null>(&());
+    let waiting = other.send::<v3::Getattr>(&v3::OnFile { file: file.clone() });
+    other.call_null_before(waiting);
+    assert_eq!(fault.waiting(), 2, "the third worker stays free");
+    fault.let_go();
+    let answered: HashSet<u32> = (0..6).map(|_| client.reply().unwrap().xid).collect();
+    assert_eq!(answered, slow.into_iter().collect());
+}
+
+impl Client {
+    /// NULL is answered before a call that was sent earlier, and that one afterwards.
+    fn call_null_before(&mut self, earlier: u32) {
+        let null = self.send::<v3::Null>(&());
+        let first = self.reply().unwrap().xid;
+        assert_eq!(first, null, "{earlier} waits");
+    }
+}
+
+#[test]
+fn one_connection_executes_no_more_than_its_share() {
+    let limits = Limits { running_per_connection: 2, backlog_calls: 4, ..Limits::default() };
+    let (server, fault) = faulty(|b| b.workers(8).limits(limits));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    let sent: HashSet<u32> = (0..40).map(|_| client.send::<v3::Read>(&read(&file, SLOW, 1))).collect();
+    fault.await_waiting(2);
+    let mut other = Client::connect(&server);
+    assert!(other.getattr(&file).is_ok(), "another connection has its own share");
+    assert_eq!(fault.waiting(), 2);
+    fault.let_go();
+    let answered: HashSet<u32> = (0..40).map(|_| client.reply().unwrap().xid).collect();
+    assert_eq!(answered, sent, "what was not read at first is read later");
+}
+
+#[test]
+fn a_client_that_never_reads_is_not_read_either() {
+    let limits = Limits { reply_bytes: 1 << 20, ..Limits::default() };
+    let (server, _fault) = faulty(|b| b.limits(limits));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 1 << 20);
+    let call = encode_call::<v3::Read>(1, &client.credential, &read(&file, 0, 1 << 20)).segments().concat();
+    client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let calls = call.repeat(1 << 20 >> call.len().ilog2());
+    let mut sent = 0;
+    while let Ok(n) = client.stream.write(&calls[sent % call.len()..]) {
+        sent += n;
+        assert!(sent < 256 << 20, "the server takes calls without end");
+    }
+    let executed = server.counters().calls.iter().find(|row| row.procedure == "READ").unwrap().calls;
+    assert!(executed < 64, "{executed} replies of 1 MiB were made for a client that reads none");
+    let mut other = Client::connect(&server);
+    assert!(other.getattr(&file).is_ok());
+    for _ in 0..executed + 3 {
+        assert_eq!(client.status(), ReplyStatus::Success, "once the client reads, its calls go on");
+    }
+}
+
+#[test]
+fn a_record_over_the_limit_ends_the_connection() {
+    let server = memory();
+    let mut client = Client::connect(&server);
+    client.write(&((1u32 << 31) | (2 << 20)).to_be_bytes());
+    assert!(client.reply().is_none());
+    assert_eq!(server.counters().connections.broken, 1);
+}
+
+#[test]
+fn a_client_that_ends_its_side_gets_its_replies() {
+    let (server, fault) = faulty(|b| b);
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    let slow = client.send::<v3::Read>(&read(&file, SLOW, 1));
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    fault.await_waiting(1);
+    fault.let_go();
+    assert_eq!(client.reply().unwrap().xid, slow);
+    assert!(client.reply().is_none());
+}
+
+#[test]
+fn a_panic_is_answered_with_system_err() {
+    let (server, _fault) = faulty(|b| b);
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    client.send::<v3::Read>(&read(&file, PANIC, 1));
+    assert_eq!(client.status(), ReplyStatus::SystemErr);
+    assert!(client.getattr(&file).is_ok());
+}
+
+#[test]
+fn idle_and_stalled_connections_are_closed() {
+    let limits =
+        Limits { idle: Duration::from_millis(200), stall: Duration::from_millis(200), ..Limits::default() };
+    let (server, fault) = faulty(|b| b.limits(limits));
+    let mut idle = Client::connect(&server);
+    let mut midway = Client::connect(&server);
+    midway.write(b"\x80\0\0\x28\0\0");
+    let mut waiting = Client::connect(&server);
+    let file = file_of(&mut waiting, 10);
+    let slow = waiting.send::<v3::Read>(&read(&file, SLOW, 1));
+    assert!(idle.reply().is_none());
+    assert!(midway.reply().is_none());
+    assert_eq!(server.counters().connections.broken, 1, "being idle is no fault");
+    fault.let_go();
+    assert_eq!(waiting.reply().unwrap().xid, slow, "a call that executes is waited for");
+}
+
+#[test]
+fn connections_over_the_limit_are_refused() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let (server, _fault) = faulty(|b| b.limits(limits));
+    let mut clients = [Client::connect(&server), Client::connect(&server)];
+    clients.iter_mut().for_each(|c| c.call::<v3::Null>(&()));
+    let mut third = Client::connect(&server);
+    assert!(third.reply().is_none());
+    let connections = server.counters().connections;
+    assert_eq!((connections.open, connections.accepted, connections.refused), (2, 2, 1));
+}
+
+#[test]
+fn stopping_answers_what_executes() {
+    let (server, fault) = faulty(|b| b);
+    let at = address(&server);
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    let slow = client.send::<v3::Read>(&read(&file, SLOW, 1));
+    fault.await_waiting(1);
+    let stopping = std::thread::spawn(move || server.stop());
+    // The listener closes before the drain begins to wait.
+    while TcpStream::connect(at).is_ok() {
+        std::thread::yield_now();
+    }
+    fault.let_go();
+    assert_eq!(client.reply().unwrap().xid, slow);
+    assert!(client.reply().is_none());
+    assert!(stopping.join().unwrap(), "everything was answered");
+}
+
+#[test]
+fn several_addresses_and_both_families() {
+    let server = builder(EXPORT).listen("[::1]:0".parse().unwrap()).start();
+    let server = match server {
+        Ok(server) => server,
+        // A host without IPv6 has no ::1.
+        Err(e) if e.to_string().contains("cannot listen on [::1]:0") => return,
+        Err(e) => panic!("{e}"),
+    };
+    for address in server.local_addrs() {
+        Client::over(TcpStream::connect(address).unwrap()).call::<v3::Null>(&());
+    }
+    assert_eq!(server.local_addrs().len(), 2);
+}
+
+#[test]
+fn many_clients_at_once_each_get_their_own_replies() {
+    let server = memory();
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = Client::connect(server);
+                let root = client.mount("/x").unwrap();
+                let file = client.create(&root, &format!("file {n}"));
+                for round in 0..100u64 {
+                    let data = vec![n as u8; 1000 + round as usize];
+                    client.write_at(&file, 0, &data);
+                    let got = client.call::<v3::Read>(&read(&file, 0, 4000)).into_result().unwrap();
+                    assert_eq!(&got.data.0[..], &data[..]);
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,344 @@
+//! `remoor drill`: shows an NFS failover end to end.
+
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use remoor_drill::case::{self, Case, Matrix};
+use remoor_drill::fault::FAULTS;
+use remoor_drill::report::{self, CaseReport, DrillReport, seconds};
+use remoor_drill::run::{self, RunError, Setup, Stage};
+use remoor_drill::workload::WORKLOADS;
+use remoor_drill::{expect, namespace};
+use remoor_flow::preset;
+
+use crate::Failure;
+
+/// Cases run at a time, unless told otherwise: they mostly wait.
+const DEFAULT_JOBS: usize = 3;
+
+/// Show an NFS failover end to end: build a client, a balancer and two NFS nodes, break one, report.
+///
+/// Four hosts (network namespaces) are made: a client, a stateful balancer, nodes A and B that export one directory.
+/// The client mounts through the balancer and writes files; then a node breaks. Every SYN on the wire is captured.
+/// Afterwards the files on disk are compared with what the client was told. It needs no root where user namespaces
+/// are permitted, and touches nothing of this machine but a temporary directory.
+///
+/// Without options, 12 cases run: three balancers, four sets of mount options, node A falling silent. Each case is
+/// also predicted, by the same balancer model and the same client in virtual time; a case passes if it came out as
+/// predicted and nothing was lost. A case that hangs as predicted passes: that is what the drill is there to show.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Balancer: a preset, `preset+variant`, or `kernel` for nftables and nf_conntrack; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    balancer: Vec<String>,
+    /// Mount options; may be repeated for several cases
+    #[arg(short, long, value_name = "OPTIONS")]
+    options: Vec<String>,
+    /// Fault; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    fault: Vec<String>,
+    /// What the applications do
+    #[arg(short, long, value_name = "NAME", default_value = WORKLOADS[0].name)]
+    workload: String,
+    /// How long the client may take after a fault, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = case::DEFAULT_WINDOW.as_secs_f64(), value_parser = parse_seconds)]
+    window: f64,
+    /// From a fault until the balancer marks the node down, seconds: the vendor's probes, which the drill leaves out
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = parse_seconds)]
+    probe_delay: f64,
+    /// Break nodes this many times in turn: A, then B after A is back, then A…
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Cases run at a time
+    #[arg(short, long, value_name = "N", default_value_t = DEFAULT_JOBS as u32, value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: u32,
+    /// Start of every random choice
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Tell each case as a story: mounted, captured, disrupted, observed, restored
+    #[arg(long)]
+    story: bool,
+    /// Run in virtual time only: no hosts, no packets, no data; done at once
+    #[arg(long)]
+    simulate: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    /// Save the packets of the one case that runs, as pcapng
+    #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
+    pcap: Option<PathBuf>,
+    /// Save report.json and the packets and story of every case in this directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// List balancers, faults, workloads and mount options, and end
+    #[arg(long)]
+    list: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  remoor drill                                                 the default matrix
+  remoor drill -b azure-standard -o noresvport -f silent --story
+  remoor drill -b kernel -o resvport,abandon=silent            real nftables NAT (needs nft)
+  remoor drill -b azure-standard -o noresvport --rounds 10     fail over and back, ten times
+  remoor drill --simulate                                      the same cases, predicted
+
+Exit codes: 0 every case met its expectation; 1 some did not; 2 wrong usage; 3 it cannot run here.
+
+JSON: {cases: [{balancer, options, fault, workload, attempts: [{t_ms, port, isn, retransmissions,
+forwarded_to, answered_by, answer}], breaks: [{node, at_ms, switched_ms, last_reply_ms, first_reply_ms,
+mended_ms, restored_ms}], rebind, pinned, gap_ms, pinned_flow, files, lost, losses, false_errors,
+errors, expected: {gap_ms, rebind, pinned, flow_frees_ms}, verdict, reasons, ...}], wall_ms}.
+Times are milliseconds since the mount began; gap_ms is null if the client did not recover in the window.
+
+The drill's client leaves a server that acknowledges but does not answer after 400 ms, unless -o stuck=
+says otherwise: both servers are its own. A call resent to the other node may then be executed twice and
+reported as failed though it had succeeded: such false errors are counted.";
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "must be a number of seconds".to_owned())?;
+    if (0.0..=3600.0).contains(&value) { Ok(value) } else { Err("must be from 0 to 3600 seconds".to_owned()) }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if args.list {
+        list();
+        return Ok(());
+    }
+    let cases = args.matrix().cases().map_err(Failure::usage)?;
+    if args.pcap.is_some() && cases.len() != 1 {
+        return Err(Failure::Usage(anyhow!(
+            "--pcap saves one case, but these options make {}; choose one balancer, option and fault, or use --out DIR",
+            cases.len()
+        )));
+    }
+    if let Some(out) = &args.out {
+        fs::create_dir_all(out)
+            .with_context(|| format!("cannot make {}", out.display()))
+            .map_err(Failure::Usage)?;
+    }
+    let started = Instant::now();
+    let cases = match args.simulate {
+        true => cases.iter().map(expect::simulate).collect::<Result<_, _>>().map_err(Failure::usage)?,
+        false => args.run_all(&cases)?,
+    };
+    let report = DrillReport { cases, wall: started.elapsed() };
+    args.print(&report)?;
+    if report.passed() { Ok(()) } else { Err(Failure::Case) }
+}
+
+impl Args {
+    fn matrix(&self) -> Matrix {
+        let or =
+            |given: &[String], default: Vec<String>| if given.is_empty() { default } else { given.to_vec() };
+        let default = Matrix::default();
+        Matrix {
+            balancers: or(&self.balancer, default.balancers),
+            options: or(&self.options, default.options),
+            faults: or(&self.fault, default.faults),
+            workload: self.workload.clone(),
+            window: Duration::from_secs_f64(self.window),
+            probe_delay: Duration::from_secs_f64(self.probe_delay),
+            rounds: self.rounds,
+            seed: self.seed,
+        }
+    }
+
+    fn run_all(&self, cases: &[Case]) -> Result<Vec<CaseReport>, Failure> {
+        namespace::enter_private().map_err(Failure::cannot)?;
+        let dir = tempfile::Builder::new().prefix("remoor-drill-").tempdir();
+        let dir = dir.context("cannot make a temporary directory; set TMPDIR").map_err(Failure::Cannot)?;
+        remove_on_signal(dir.path().to_owned()).map_err(Failure::cannot)?;
+        let program =
+            std::env::current_exe().context("cannot find this program's file").map_err(Failure::Cannot)?;
+        let setups: Vec<_> =
+            cases.iter().enumerate().map(|(n, case)| self.setup(case, n, &program, dir.path())).collect();
+        run_parallel(cases, &setups, self.jobs as usize)
+    }
+
+    fn setup(&self, case: &Case, n: usize, program: &Path, dir: &Path) -> Setup {
+        let saved = self.out.as_ref().map(|out| out.join(format!("{}.pcapng", file_stem(n, case))));
+        Setup {
+            program: program.to_owned(),
+            dir: dir.join(format!("case-{n}")),
+            pcap: self.pcap.clone().or(saved),
+        }
+    }
+
+    #[allow(clippy::print_stdout, reason = "the report")]
+    fn print(&self, report: &DrillReport) -> Result<(), Failure> {
+        let json = serde_json::to_string_pretty(report).map_err(Failure::cannot)?;
+        if let Some(out) = &self.out {
+            save(out, report, &json).map_err(Failure::Cannot)?;
+        }
+        if self.json {
+            println!("{json}");
+        } else if self.story {
+            report.cases.iter().for_each(|case| println!("{}", report::story::render(case)));
+        } else {
+            print!("{}", report::table::render(report));
+            println!("{}", summary(report));
+        }
+        Ok(())
+    }
+}
+
+fn summary(report: &DrillReport) -> String {
+    let cases = report.cases.len();
+    let passed = report.cases.iter().filter(|case| case.verdict == report::Verdict::Pass).count();
+    let recovered = report.cases.iter().filter(|case| case.gap.is_some()).count();
+    format!("{passed} of {cases} cases as predicted, {recovered} recovered, in {}", seconds(report.wall))
+}
+
+fn save(out: &Path, report: &DrillReport, json: &str) -> anyhow::Result<()> {
+    let write = |name: String, text: &str| {
+        let path = out.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write("report.json".to_owned(), json)?;
+    report.cases.iter().enumerate().try_for_each(|(n, case)| {
+        let stem = stem(n, &case.balancer, &case.options, &case.fault);
+        write(format!("{stem}.txt"), &report::story::render(case))
+    })
+}
+
+fn file_stem(n: usize, case: &Case) -> String {
+    stem(n, &case.balancer.to_string(), &case.options_text, case.fault.name)
+}
+
+fn stem(n: usize, balancer: &str, options: &str, fault: &str) -> String {
+    format!("{:02}-{balancer}-{}-{fault}", n + 1, options.replace([',', '='], "-"))
+}
+
+/// A drill that is interrupted leaves nothing behind: its processes end with it, its files are removed here.
+fn remove_on_signal(dir: PathBuf) -> io::Result<()> {
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            // Ending matters more than a file that cannot be removed.
+            let _ = fs::remove_dir_all(&dir);
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+/// Runs cases, `jobs` at a time, with a line of progress each. The first that cannot be run ends the drill.
+fn run_parallel(cases: &[Case], setups: &[Setup], jobs: usize) -> Result<Vec<CaseReport>, Failure> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Result<CaseReport, RunError>)>> = Mutex::default();
+    let progress = Progress::new(cases.len());
+    let worker = || {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let Some(case) = cases.get(n) else { return };
+            let line = progress.begin(n, case);
+            let outcome = run::run(case, &setups[n], &|stage| line.stage(stage));
+            line.end(&outcome);
+            if outcome.is_err() {
+                next.store(cases.len(), Ordering::Relaxed);
+            }
+            done.lock().unwrap_or_else(|e| e.into_inner()).push((n, outcome));
+        }
+    };
+    thread::scope(|scope| (0..jobs.min(cases.len())).for_each(|_| drop(scope.spawn(worker))));
+    let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(n, outcome)| outcome.map_err(|e| could_not_run(&cases[n], e))).collect()
+}
+
+fn could_not_run(case: &Case, error: RunError) -> Failure {
+    let named = format!("{} · {} · {}", case.balancer, case.options_text, case.fault.name);
+    Failure::Cannot(anyhow::Error::new(error).context(named))
+}
+
+/// Progress lines on standard error: live where that is a terminal, else one per finished case.
+struct Progress {
+    bars: MultiProgress,
+    total: usize,
+}
+
+struct Line<'a> {
+    progress: &'a Progress,
+    bar: ProgressBar,
+    head: String,
+}
+
+impl Progress {
+    fn new(total: usize) -> Self {
+        Self { bars: MultiProgress::new(), total }
+    }
+
+    fn begin(&self, n: usize, case: &Case) -> Line<'_> {
+        let head = format!(
+            "[{:>2}/{}] {} · {} · {}",
+            n + 1,
+            self.total,
+            case.balancer,
+            case.options_text,
+            case.fault.name
+        );
+        let bar = self.bars.add(ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner()));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Line { progress: self, bar, head }
+    }
+}
+
+impl Line<'_> {
+    fn stage(&self, stage: Stage) {
+        let text = match stage {
+            Stage::Building => "building hosts".to_owned(),
+            Stage::Mounting => "mounted, writing".to_owned(),
+            Stage::Broken(node) => format!("node {node} broken, watching"),
+            Stage::Mending(node) => format!("restoring node {node}"),
+            Stage::Checking => "checking files and packets".to_owned(),
+        };
+        self.bar.set_message(format!("{}: {text}", self.head));
+    }
+
+    #[allow(clippy::print_stderr, reason = "progress where there is no terminal")]
+    fn end(&self, outcome: &Result<CaseReport, RunError>) {
+        let result = match outcome {
+            Ok(CaseReport { gap: Some(gap), .. }) => format!("recovered, gap {}", seconds(*gap)),
+            Ok(CaseReport { window, .. }) => format!("not recovered in {}", seconds(*window)),
+            Err(_) => "could not be run".to_owned(),
+        };
+        self.bar.finish_and_clear();
+        let line = format!("{}: {result}", self.head);
+        if io::stderr().is_terminal() {
+            // A line that cannot be shown is no reason to end the drill.
+            let _ = self.progress.bars.println(line);
+        } else {
+            eprintln!("{line}");
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the listing")]
+fn list() {
+    println!("Balancers (-b):");
+    for preset in preset::ALL {
+        println!("  {:<18} {}", preset.name, preset.description);
+        for variant in preset.variants {
+            println!("    +{:<15} {}", variant.name, variant.description);
+        }
+    }
+    println!("  {:<18} nftables DNAT and nf_conntrack of this kernel (needs nft)", case::KERNEL);
+    println!("\nFaults (-f):");
+    FAULTS.iter().for_each(|fault| println!("  {:<18} {}", fault.name, fault.about));
+    println!("\nWorkloads (-w):");
+    WORKLOADS.iter().for_each(|workload| println!("  {:<18} {}", workload.name, workload.about));
+    println!("\nMount options (-o), separated by commas:");
+    for row in remoor_client::options::TABLE {
+        println!("  {:<34} {}", row.usage(), row.meaning);
+    }
+}

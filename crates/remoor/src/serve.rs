@@ -1,0 +1,120 @@
+//! `remoor serve`: an NFS version 3 server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use remoor_server::exports::{Exports, OPTIONS, OptionRow, Status};
+use remoor_server::{NFS_PORT, Running, Server, StartError};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::Failure;
+
+/// Serve directories to NFS version 3 clients, as exports(5) says.
+///
+/// NFS and MOUNT are served on one TCP port, so that a balancer needs one rule and a client mounts with
+/// `port=N,mountport=N`. Locks are not served: mount with nolock. Runs until it gets SIGTERM or SIGINT.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = after_help())]
+pub(crate) struct Args {
+    /// Address and port to listen on; may be repeated [default: 127.0.0.1:2049]
+    #[arg(short, long, value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+    /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated
+    #[arg(short, long, value_name = "DIR[:OPTIONS]")]
+    export: Vec<String>,
+    /// Export what a file in the form of exports(5) says; may be repeated
+    #[arg(long, value_name = "FILE")]
+    exports: Vec<PathBuf>,
+    /// Directory for the key of file handles and the index of files; nodes of a pair share it
+    /// [default: /var/lib/remoor as root, else ~/.local/state/remoor]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Name of this node of a pair
+    #[arg(long, value_name = "NAME", default_value = "a")]
+    node: String,
+    /// Worker threads
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+}
+
+fn after_help() -> String {
+    let served = OPTIONS.iter().filter(|row| matches!(row.status, Status::Implemented(_)));
+    let options: Vec<String> = served.map(option_line).collect();
+    format!(
+        "Options of an export:\n{}\n\n\
+         Examples:\n  \
+         remoor serve --export /srv/data:rw,insecure\n  \
+         remoor serve --listen 192.0.2.1:{NFS_PORT} --exports /etc/exports\n\n\
+         A `secure` export (the default) refuses source ports above 1023, as the Linux server does: clients that mount \
+         with noresvport need `insecure`.",
+        options.join("\n")
+    )
+}
+
+fn option_line(row: &OptionRow) -> String {
+    let argument = row.argument.map(|argument| format!("={argument}")).unwrap_or_default();
+    let default = if row.default == "yes" { " (default)" } else { "" };
+    format!("  {:<18} {}{default}", format!("{}{argument}", row.name), row.meaning)
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::cannot)?;
+    let running = args.start()?;
+    if let Some(signal) = signals.forever().next() {
+        tracing::info!(signal, "stopping");
+    }
+    running.stop();
+    Ok(())
+}
+
+impl Args {
+    fn start(&self) -> Result<Running, Failure> {
+        let mut server = Server::builder()
+            .exports(self.load_exports()?)
+            .node_name(&self.node)
+            .state_dir(self.state_dir()?);
+        for address in &self.listen {
+            server = server.listen(*address);
+        }
+        if let Some(workers) = self.workers {
+            server = server.workers(workers);
+        }
+        server.start().map_err(|error| match error {
+            StartError::Io(_) | StartError::Key(_) | StartError::Vfs { .. } => Failure::cannot(error),
+            wrong => Failure::usage(wrong),
+        })
+    }
+
+    fn load_exports(&self) -> Result<Exports, Failure> {
+        let mut exports = Exports::from_args(&self.export).map_err(Failure::usage)?;
+        for file in &self.exports {
+            exports = exports.merge(Exports::from_file(file).map_err(Failure::usage)?);
+        }
+        Ok(exports)
+    }
+
+    fn state_dir(&self) -> Result<PathBuf, Failure> {
+        let dir = match &self.state {
+            Some(dir) => dir.clone(),
+            None => default_state_dir()
+                .ok_or_else(|| Failure::Usage(anyhow!("HOME is not set: name a directory with --state")))?,
+        };
+        let made = std::fs::create_dir_all(&dir);
+        made.with_context(|| {
+            format!("cannot make the state directory {}; name another with --state", dir.display())
+        })
+        .map_err(Failure::Cannot)?;
+        Ok(dir)
+    }
+}
+
+fn default_state_dir() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/var/lib/remoor".into());
+    }
+    let named = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let state = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?;
+    Some(state.join("remoor"))
+}
