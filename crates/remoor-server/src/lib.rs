@@ -25,6 +25,8 @@
 
 pub mod errno;
 pub mod exports;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handle;
 mod mnt;
 mod net;

@@ -138,3 +138,85 @@ impl State {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+    use crate::exports::Exports;
+    use crate::vfs::memory::MemoryVfs;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(buf)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(run: impl FnOnce()) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || writer.clone());
+        tracing::subscriber::with_default(subscriber.finish(), run);
+        String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn state(text: &str) -> State {
+        let exports = Exports::parse(Path::new("exports"), text.as_bytes()).unwrap();
+        let served = |(id, export): (u64, crate::exports::Export)| ServedExport {
+            path: export.path,
+            id,
+            vfs: Arc::new(MemoryVfs::new(1 << 20, id)),
+            rules: export.rules,
+        };
+        State::new((1..).zip(exports.list).map(served).collect(), Signer::new([0; 32]), [0; 8])
+    }
+
+    #[test]
+    fn a_refused_port_is_logged_once_with_both_remedies() {
+        let state = state("/srv/data *(rw)\n/open *(insecure)");
+        let try_port = |path: &str, port: u16| {
+            let export = state.export_above(Path::new(path)).unwrap();
+            let peer = SocketAddr::from(([192, 0, 2, 7], port));
+            state.may_use_port(peer, export, export.options_for(peer.ip()).unwrap())
+        };
+        let text = logged(|| {
+            assert!(!try_port("/srv/data", 1024) && !try_port("/srv/data", 40001));
+            assert!(try_port("/srv/data", 1023) && try_port("/open", 40001));
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for part in
+            ["client=192.0.2.7", "port=1024", "export=/srv/data", "mount with resvport", "with insecure"]
+        {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert_eq!(state.port_refusals(), 2);
+    }
+
+    #[test]
+    fn the_closest_export_is_found_by_components() {
+        let state = state("/a *\n/a/b *\n/ab *");
+        let above = |path| state.export_above(Path::new(path)).map(|e| e.path.to_str().unwrap());
+        assert_eq!(above("/a/b/c"), Some("/a/b"));
+        assert_eq!(above("/a/bc"), Some("/a"));
+        assert_eq!(above("/ab/"), Some("/ab"));
+        assert_eq!(above("/"), None);
+    }
+
+    #[test]
+    fn mounts_are_bounded() {
+        let state = state("/a *");
+        let client = IpAddr::from([192, 0, 2, 7]);
+        (0..MAX_MOUNTS + 10).for_each(|n| state.mounted(client, Path::new(&format!("/a/{n}"))));
+        assert_eq!(state.mounts().len(), MAX_MOUNTS);
+        state.unmounted(client, None);
+        assert!(state.mounts().is_empty());
+    }
+}

@@ -180,8 +180,8 @@ impl<S: Service> Net<S> {
     /// Executes no more of this connection's calls until the client has read replies.
     fn hold(&self, connection: &Arc<Connection>) {
         locked(&self.schedule).hold(connection.id);
-        // What was sent before the line above released nothing.
-        if !connection.is_choked() {
+        // A worker that sent replies or closed the connection before the line above found nothing to release.
+        if !connection.is_choked() || connection.is_closed() {
             self.release(connection);
         }
     }
@@ -200,7 +200,11 @@ impl<S: Service> Net<S> {
         connection.backlogged.swap(full, Relaxed) && !full
     }
 
+    /// A call whose connection is gone is dropped: its client has sent it again elsewhere, or will.
     fn execute(&self, connection: &Arc<Connection>, record: Bytes) {
+        if connection.is_closed() {
+            return;
+        }
         match self.service.serve(connection.peer, record) {
             Ok(reply) => self.reply(connection, &reply),
             Err(e) => self.fail::<Malformed>(connection, &e),
