@@ -2,14 +2,14 @@
 
 use std::process::{Command, Output};
 
-use crate::client::{Client, address, memory};
+use crate::client::{Client, address, memory, skip};
 
 /// Runs a libnfs utility; `None`, loudly, if it is not installed.
 fn libnfs(program: &str, args: &[&str]) -> Option<Output> {
     match Command::new(program).args(args).output() {
         Ok(output) => Some(output),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: {program} is not installed; apt install libnfs-utils");
+            skip(&format!("{program} is not installed"), "apt install libnfs-utils");
             None
         }
         Err(e) => panic!("{program}: {e}"),

@@ -7,7 +7,7 @@ use remoor_nfs::v3::{self, NfsStat};
 use remoor_server::Running;
 use socket2::{Domain, Socket, Type};
 
-use crate::client::{Client, PATIENCE, address, serve};
+use crate::client::{Client, PATIENCE, address, serve, skip};
 
 /// From a reserved port, or `None` if this process may not bind one.
 fn reserved(server: &Running) -> Option<Client> {
@@ -20,9 +20,7 @@ fn reserved(server: &Running) -> Option<Client> {
             }
             Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {}
             Err(e) => {
-                eprintln!(
-                    "SKIPPED the half that needs a reserved port: {e}; run as root or with CAP_NET_BIND_SERVICE"
-                );
+                skip(&format!("reserved ports: {e}"), "run as root or with CAP_NET_BIND_SERVICE");
                 return None;
             }
         }
