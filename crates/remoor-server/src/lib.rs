@@ -33,6 +33,7 @@ mod net;
 mod server;
 mod service;
 mod state;
+mod sys;
 mod v3;
 pub mod vfs;
 

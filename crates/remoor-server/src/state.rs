@@ -19,10 +19,13 @@ use crate::vfs::Vfs;
 const FIRST_UNRESERVED_PORT: u16 = 1024;
 /// Mounts that DUMP remembers; the oldest are forgotten.
 const MAX_MOUNTS: usize = 4096;
-/// Clients whose port refusals are told apart in the log.
+/// Clients whose refusals are told apart in the log.
 const MAX_REFUSED_CLIENTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// How long a client is not mentioned again after its port was refused.
+/// How long a client is not mentioned again after a refusal.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
+
+/// Subject of [`State::is_news`] for mounts of what is not exported.
+pub(crate) const ANY_MOUNT: u64 = u64::MAX;
 
 /// An export that is served.
 pub(crate) struct ServedExport {
@@ -94,15 +97,23 @@ impl State {
         self.port_refusals.load(Relaxed)
     }
 
-    fn log_refusal(&self, peer: SocketAddr, export: &ServedExport) {
+    /// Whether a refusal of this client is to be logged: once in [`REFUSAL_PAUSE`] for each `subject`, an export's id or
+    /// [`ANY_MOUNT`].
+    pub(crate) fn is_news(&self, client: IpAddr, subject: u64) -> bool {
         let now = Instant::now();
-        let key = (peer.ip(), export.id);
         let mut refused = locked(&self.refused);
-        if refused.get(&key).is_some_and(|last| now.duration_since(*last) < REFUSAL_PAUSE) {
+        let recent = |last: &Instant| now.duration_since(*last) < REFUSAL_PAUSE;
+        let news = !refused.get(&(client, subject)).is_some_and(recent);
+        if news {
+            refused.put((client, subject), now);
+        }
+        news
+    }
+
+    fn log_refusal(&self, peer: SocketAddr, export: &ServedExport) {
+        if !self.is_news(peer.ip(), export.id) {
             return;
         }
-        refused.put(key, now);
-        drop(refused);
         tracing::warn!(
             client = %peer.ip().to_canonical(),
             port = peer.port(),

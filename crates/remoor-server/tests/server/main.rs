@@ -7,6 +7,7 @@ mod connections;
 mod exports;
 mod fault;
 mod interop;
+mod nodes;
 mod ports;
 mod procedures;
 mod rpc;
