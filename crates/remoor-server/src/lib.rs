@@ -2,4 +2,5 @@
 
 pub mod errno;
 pub mod handle;
+mod sys;
 pub mod vfs;
