@@ -250,3 +250,32 @@ fn many_clients_at_once_each_get_their_own_replies() {
         }
     });
 }
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let limits =
+        Limits { running_per_connection: 2, backlog_calls: 3, reply_bytes: 4096, ..Limits::default() };
+    let (server, fault) = faulty(|b| b.workers(4).limits(limits));
+    let mut steady = Client::connect(&server);
+    let file = file_of(&mut steady, 1 << 20);
+    for round in 0..200 {
+        let mut client = Client::connect(&server);
+        client.send::<v3::Read>(&read(&file, if round % 50 == 0 { SLOW } else { 0 }, 1 << 20));
+        for _ in 0..round % 9 {
+            client.send::<v3::Read>(&read(&file, 0, 1 << 20));
+        }
+        client.write(&[0x80, 0, 0, 0x28][..round % 5]);
+        // Replies that nobody has read make this a reset.
+        drop(client);
+        if round % 10 == 0 {
+            steady.call::<v3::Null>(&());
+        }
+    }
+    fault.let_go();
+    assert!(steady.getattr(&file).is_ok());
+    while server.counters().connections.open > 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(steady.call::<v3::Read>(&read(&file, 0, 5)).status(), v3::NfsStat::Ok);
+    assert!(server.stop(), "no call of theirs is waited for");
+}
