@@ -121,11 +121,8 @@ impl<S: Service> Net<S> {
             self.rearm(connection);
             match taken {
                 Ok(Taken::Record(record)) => self.dispatch(connection, record),
-                Ok(Taken::Nothing) => {
-                    return if receive {
-                        self.moved(connection)
-                    };
-                }
+                Ok(Taken::Nothing) if receive => return self.moved(connection),
+                Ok(Taken::Nothing) => return,
                 Ok(Taken::Ended) => return self.close_if_done(connection),
                 Err(Error::Io(e)) => return self.fail(connection, &e),
                 Err(e @ Error::Record(_)) => return self.fail(connection, &e),
@@ -160,6 +157,10 @@ impl<S: Service> Net<S> {
     /// Counts a call of `connection` as executed; the task that takes its place.
     fn next_after(&self, connection: &Arc<Connection>) -> Option<Task> {
         let mut schedule = locked(&self.schedule);
+        // Whoever sends enough of its replies, or closes it, takes this lock afterwards and finds it held.
+        if connection.is_choked() && !connection.is_closed() {
+            schedule.hold(connection.id);
+        }
         let next = schedule.finish(connection.id).map(|(_, task)| task);
         self.taken_from_backlog(schedule, next.as_ref());
         if self.draining.load(Relaxed) {
@@ -177,19 +178,13 @@ impl<S: Service> Net<S> {
         }
     }
 
-    /// Executes no more of this connection's calls until the client has read replies.
-    fn hold(&self, connection: &Arc<Connection>) {
-        locked(&self.schedule).hold(connection.id);
-        // A worker that sent replies or closed the connection before the line above found nothing to release.
-        if !connection.is_choked() || connection.is_closed() {
-            self.release(connection);
-        }
-    }
-
+    /// The client has read enough replies for its calls to go on.
     fn release(&self, connection: &Arc<Connection>) {
         let mut schedule = locked(&self.schedule);
         let next = schedule.release(connection.id).map(|(_, task)| task);
         self.taken_from_backlog(schedule, next.as_ref());
+        // The call may take long, and meanwhile others look after the connection.
+        self.rearm(connection);
         self.run(next);
     }
 
@@ -214,12 +209,7 @@ impl<S: Service> Net<S> {
     fn reply(&self, connection: &Arc<Connection>, reply: &Record) {
         match connection.send(reply) {
             Ok(()) if connection.unsent() == 0 => self.moved(connection),
-            Ok(()) => {
-                self.rearm(connection);
-                if connection.is_choked() {
-                    self.hold(connection);
-                }
-            }
+            Ok(()) => self.rearm(connection),
             Err(e) => self.fail(connection, &e),
         }
     }
