@@ -197,16 +197,16 @@ impl Connection {
         sent.map(|()| unsent < before)
     }
 
-    /// Ends the connection; true for the caller that did it.
-    pub(super) fn close(&self, epoll: impl AsFd) -> bool {
+    /// Marks the connection closed; true for the one caller that is to [`Connection::shut_down`] it.
+    pub(super) fn close(&self) -> bool {
         let _interest = locked(&self.interest);
-        if self.closed.swap(true, Relaxed) {
-            return false;
-        }
-        // Neither can fail in a way that matters: the descriptor is ours and closes with the last reference.
+        !self.closed.swap(true, Relaxed)
+    }
+
+    /// Tells the client. Neither step can fail in a way that matters: the descriptor closes with the last reference.
+    pub(super) fn shut_down(&self, epoll: impl AsFd) {
         let _ = epoll::delete(epoll, &self.socket);
         let _ = self.socket.shutdown(Shutdown::Both);
-        true
     }
 }
 

@@ -238,20 +238,25 @@ impl<S: Service> Net<S> {
     }
 
     fn fail<E: std::fmt::Display>(&self, connection: &Arc<Connection>, error: &E) {
-        if self.close(connection) {
+        if connection.close() {
             self.counts.broken.fetch_add(1, Relaxed);
             tracing::warn!(client = %connection.peer, "connection closed: {error}");
+            self.forget(connection);
         }
     }
 
-    /// Closes the connection and drops its calls that wait; true for the caller that did it.
-    pub(super) fn close(&self, connection: &Arc<Connection>) -> bool {
-        let closed = connection.close(&self.epoll);
-        if closed {
-            self.connections.write().unwrap_or_else(PoisonError::into_inner).remove(&connection.id);
-            locked(&self.schedule).forget(connection.id);
+    pub(super) fn close(&self, connection: &Arc<Connection>) {
+        if connection.close() {
+            self.forget(connection);
         }
-        closed
+    }
+
+    /// Drops the calls of a closed connection that wait. The client hears of it last, so that what it does next
+    /// finds the counts and the limits as they are without this connection.
+    fn forget(&self, connection: &Arc<Connection>) {
+        self.connections.write().unwrap_or_else(PoisonError::into_inner).remove(&connection.id);
+        locked(&self.schedule).forget(connection.id);
+        connection.shut_down(&self.epoll);
     }
 
     fn moved(&self, connection: &Connection) {

@@ -169,7 +169,7 @@ fn a_panic_is_answered_with_system_err() {
 #[test]
 fn idle_and_stalled_connections_are_closed() {
     let limits =
-        Limits { idle: Duration::from_millis(200), stall: Duration::from_millis(200), ..Limits::default() };
+        Limits { idle: Duration::from_millis(500), stall: Duration::from_millis(500), ..Limits::default() };
     let (server, fault) = faulty(|b| b.limits(limits));
     let mut idle = Client::connect(&server);
     let mut midway = Client::connect(&server);
@@ -278,4 +278,58 @@ fn clients_that_come_and_go_leave_nothing_behind() {
     }
     assert_eq!(steady.call::<v3::Read>(&read(&file, 0, 5)).status(), v3::NfsStat::Ok);
     assert!(server.stop(), "no call of theirs is waited for");
+}
+
+#[test]
+fn stopping_does_not_wait_for_ever() {
+    let limits = Limits { drain: Duration::from_millis(50), ..Limits::default() };
+    let (server, fault) = faulty(|b| b.limits(limits));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    client.send::<v3::Read>(&read(&file, SLOW, 1));
+    fault.await_waiting(1);
+    assert!(!server.stop(), "a call was not answered");
+    assert!(client.reply().is_none());
+    fault.let_go();
+}
+
+#[test]
+fn a_server_starts_again_on_its_address_at_once() {
+    let first = memory();
+    let at = address(&first);
+    let mut client = Client::connect(&first);
+    client.call::<v3::Null>(&());
+    assert!(first.stop());
+    assert!(client.reply().is_none());
+    let second = builder(EXPORT).listen(at).start().unwrap();
+    assert_eq!(second.local_addrs()[1], at);
+    Client::over(TcpStream::connect(at).unwrap()).call::<v3::Null>(&());
+}
+
+#[test]
+fn memory_that_clients_can_take_is_bounded_by_name() {
+    let (server, fault) = faulty(|b| b.workers(2));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    client.send::<v3::Read>(&read(&file, SLOW, 1));
+    fault.await_waiting(1);
+    let write = v3::WriteArgs {
+        file: file.clone(),
+        offset: 0,
+        count: 1 << 20,
+        stable: v3::StableHow::Unstable,
+        data: vec![1; 1 << 20].into_iter().collect::<remoor_rpc::Bytes>().into(),
+    };
+    let call = encode_call::<v3::Write>(2, &client.credential, &write).segments().concat();
+    client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut taken = 0;
+    while let Ok(n) = client.stream.write(&call[taken % call.len()..]) {
+        taken += n;
+        // What the server keeps, and the buffers of two sockets.
+        assert!(taken < Limits::default().backlog_bytes + (32 << 20), "the server takes calls without end");
+    }
+    fault.let_go();
+    for _ in 0..=taken / call.len() {
+        assert_eq!(client.status(), ReplyStatus::Success);
+    }
 }
