@@ -46,9 +46,7 @@ impl LocalVfs {
         if guard.is_some_and(|at| at != stat.attr.ctime) {
             return Err(NfsStat::NotSync);
         }
-        if !self.identity.is_single() {
-            may_change(&stat.attr, caller, sattr)?;
-        }
+        may_change(&stat.attr, self.identity.effective(caller), sattr)?;
         self.apply(caller, &open, &stat.attr, sattr)?;
         self.stabilise(&open)?;
         self.store.alive(&open).map(|stat| stat.attr)

@@ -5,7 +5,7 @@ use std::fs;
 use std::marker::PhantomData;
 
 use remoor_nfs::v3::NfsStat;
-use rustix::process::{Gid, geteuid};
+use rustix::process::{Gid, getegid, geteuid, getgroups};
 use rustix::thread::set_thread_groups;
 
 use super::super::{Caller, Result};
@@ -21,8 +21,8 @@ thread_local! {
 pub(super) enum Identity {
     /// Each call runs with its caller's user, group and groups.
     PerCall,
-    /// Single-user mode: everything runs as the server's own user, and callers' ids mean nothing.
-    Single,
+    /// Single-user mode: everything runs as the server's own user, this one, and callers' ids mean nothing.
+    Single(Caller),
 }
 
 impl Identity {
@@ -31,12 +31,20 @@ impl Identity {
         if geteuid().is_root() && every_user_is_mapped() && may_switch() {
             Self::PerCall
         } else {
-            Self::Single
+            Self::Single(own())
         }
     }
 
     pub(super) fn is_single(&self) -> bool {
-        matches!(self, Self::Single)
+        matches!(self, Self::Single(_))
+    }
+
+    /// Whose rights count for the caller.
+    pub(super) fn effective<'a>(&'a self, caller: &'a Caller) -> &'a Caller {
+        match self {
+            Self::PerCall => caller,
+            Self::Single(own) => own,
+        }
     }
 
     /// Gives the calling thread the caller's identity until the result is dropped.
@@ -93,6 +101,11 @@ fn set_groups(gids: &[u32]) -> Result<()> {
     })
 }
 
+fn own() -> Caller {
+    let gids = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+    Caller { uid: geteuid().as_raw(), gid: getegid().as_raw(), gids }
+}
+
 /// Outside every user namespace; inside one, users that are not mapped could not be assumed.
 fn every_user_is_mapped() -> bool {
     let full = |map: &str| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
@@ -110,7 +123,6 @@ fn may_switch() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::getegid;
 
     #[test]
     fn a_call_runs_as_its_caller_and_the_thread_comes_back() {
@@ -126,7 +138,7 @@ mod tests {
         let owner = (std::os::unix::fs::MetadataExt::uid(&meta), std::os::unix::fs::MetadataExt::gid(&meta));
         match &identity {
             Identity::PerCall => assert_eq!(owner, (4711, 4712)),
-            Identity::Single => assert_eq!(owner, (geteuid().as_raw(), getegid().as_raw())),
+            Identity::Single(own) => assert_eq!(owner, (own.uid, own.gid)),
         }
         fs::write(dir.path().join("own"), b"").unwrap();
         let own = std::os::unix::fs::MetadataExt::uid(&fs::metadata(dir.path().join("own")).unwrap());

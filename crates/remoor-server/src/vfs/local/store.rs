@@ -18,6 +18,8 @@ use crate::sys::{generation, name_to_handle, open_by_handle};
 
 /// Directories between an object and the export's root; deeper ones are not found by fileid.
 const MAX_DEPTH: usize = 256;
+/// How often a kernel handle is tried while its number is in transition.
+const MAX_HANDLE_TRIES: usize = 64;
 /// What a descriptor that only names an object is opened with.
 const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// No way out of the directory: no `..` above it, no link, no mount point.
@@ -126,12 +128,25 @@ impl Store {
         if !matches!(self.finder, Finder::Kernel) {
             return Err(NfsStat::Stale);
         }
-        let fd = open_by_handle(self.root_dir.as_fd(), kind, bytes).map_err(|error| match error {
+        let fd = self.try_by_handle(kind, bytes).map_err(|error| match error {
             Errno::INVAL => NfsStat::BadHandle,
             other => status(other),
         })?;
         let stat = stat(fd.as_fd()).map_err(status)?;
         if stat.device == self.device && stat.attr.nlink > 0 { Ok(fd) } else { Err(NfsStat::Stale) }
+    }
+
+    /// While a new file is being made with the number of a removed one, the old one's handle gives ENOMEM (iget_locked
+    /// in fs/inode.c finds I_CREATING); a moment later it gives ESTALE.
+    fn try_by_handle(&self, kind: i32, bytes: &[u8]) -> std::result::Result<OwnedFd, Errno> {
+        let open = || open_by_handle(self.root_dir.as_fd(), kind, bytes);
+        for _ in 1..MAX_HANDLE_TRIES {
+            match open() {
+                Err(Errno::NOMEM) => std::thread::yield_now(),
+                other => return other,
+            }
+        }
+        open()
     }
 
     /// Keeps a descriptor of the export; with attributes.
