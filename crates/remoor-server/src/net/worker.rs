@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -23,7 +23,11 @@ impl<S: Service> Net<S> {
         while !self.stopping.load(Relaxed) {
             let mut event = [Event { flags: EventFlags::empty(), data: EventData::new_u64(STOP) }];
             match epoll::wait(&self.epoll, &mut event, Some(&tick)) {
-                Ok(1) => self.handle(event[0]),
+                Ok(1) => {
+                    self.attending.fetch_add(1, SeqCst);
+                    self.handle(event[0]);
+                    self.attending.fetch_sub(1, SeqCst);
+                }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return tracing::error!("epoll_wait failed, this worker ends: {e}"),
             }
@@ -112,7 +116,7 @@ impl<S: Service> Net<S> {
 
     /// Reads and executes until there is no whole record left; looks at the socket at most once.
     fn read(&self, connection: &Arc<Connection>, mut receive: bool) {
-        while !self.draining.load(Relaxed) && connection.claim() {
+        while !self.draining.load(SeqCst) && connection.claim() {
             let taken = connection.take(receive);
             if matches!(taken, Ok(Taken::Ended)) {
                 connection.ended.store(true, Relaxed);
