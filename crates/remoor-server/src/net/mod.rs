@@ -200,8 +200,8 @@ impl<S: Service> Handle<S> {
         let deadline = Instant::now() + self.net.limits.drain;
         let mut schedule = locked(&self.net.schedule);
         loop {
-            let unread = self.net.attending.load(SeqCst) > 0;
-            if !unread && schedule.is_idle() && self.net.snapshot().iter().all(|c| c.unsent() == 0) {
+            let attending = self.net.attending.load(SeqCst) > 0;
+            if !attending && schedule.is_idle() && self.net.snapshot().iter().all(|c| c.unsent() == 0) {
                 return true;
             }
             if Instant::now() >= deadline {
