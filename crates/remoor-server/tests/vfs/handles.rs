@@ -1,6 +1,7 @@
 //! A handle means the same file after renames, restarts and on every node; and nothing once the file is gone.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use remoor_nfs::v3::{CreateHow, NfsStat, Sattr};
@@ -182,6 +183,21 @@ fn the_state_directory_must_be_out_of_reach() {
     options.state_dir = served.dir().join("state");
     let error = LocalVfs::open(&served.dir(), &options).unwrap_err();
     assert!(matches!(error, OpenError::StateInside { .. }), "{error}");
+}
+
+#[test]
+fn nobody_else_looks_into_the_state_directory() {
+    let served = Served::new();
+    let vfs = served.node("a", Scheme::Fileid);
+    file(&vfs, &vfs.root().unwrap(), "file", "");
+    let mut pending = vec![served.options("a", None).state_dir];
+    while let Some(path) = pending.pop() {
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o077, 0, "{}", path.display());
+        if meta.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
 }
 
 /// A node in a user namespace, where kernel handles are refused, serves what a node outside serves.

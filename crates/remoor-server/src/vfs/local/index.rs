@@ -77,6 +77,7 @@ impl Known {
     fn apply(&mut self, record: Record) {
         match record {
             Record::Seen { id, parent, name } => {
+                self.gone.pop(&id);
                 if self.hints.peek(&id.ino).is_none_or(|old| old.id.birth <= id.birth) {
                     self.hints.put(id.ino, Hint { id, parent, name });
                 }
@@ -310,6 +311,17 @@ mod tests {
         assert!(fs::metadata(log(dir.path())).unwrap().len() < before / 50);
         index.seen(A, 9, b"name 99");
         assert_eq!(index.hint_on_disk(A), index.hint(1));
+    }
+
+    #[test]
+    fn what_is_seen_again_is_not_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "a").unwrap();
+        index.seen(A, 9, b"one");
+        index.gone(A);
+        assert!(index.is_gone(A));
+        index.seen(A, 9, b"again, within the same clock tick");
+        assert!(!index.is_gone(A) && Index::open(dir.path(), "b").unwrap().hint(1).is_some());
     }
 
     #[test]

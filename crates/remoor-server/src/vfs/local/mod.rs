@@ -8,7 +8,7 @@
 //!   moves out of the export stays reachable by its handle, but not what is above it.
 //! - With [`Scheme::Fileid`] a file is found through the name it was seen under last. When that name is gone and the file
 //!   has others, or was renamed while no server ran, finding it takes a search of its directory, then of the export, up
-//!   to about a million entries. A file made with the number of one removed within the same clock tick (4 ms or less)
+//!   to about a million entries; more than 256 directories deep it is found only while it is held open. A file made with the number of one removed within the same clock tick (4 ms or less)
 //!   can't be told from it.
 //! - READDIR cookies are the file system's own (`d_off`), which ext4, xfs, btrfs and tmpfs (since Linux 6.6) keep valid
 //!   across restarts and changes.
@@ -31,6 +31,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -241,7 +242,8 @@ fn choose(
     key: RootKey,
 ) -> std::result::Result<(Scheme, String), OpenError> {
     let dir = index_dir(options, key);
-    std::fs::create_dir_all(&dir).map_err(state_error(path, options))?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    made.map_err(state_error(path, options))?;
     refuse_state_inside(path, options)?;
     let unusable = kernel_handles_unusable(root.as_fd());
     let possible = if unusable.is_none() { Scheme::Kernel } else { Scheme::Fileid };
