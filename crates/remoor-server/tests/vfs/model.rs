@@ -305,10 +305,10 @@ fn compare(scheme: Scheme, ops: &[(Pick, Op)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_directory_behaves_like_the_model(ops in vec((any::<Pick>(), op()), 1..80)) {
+    fn a_directory_behaves_like_the_model(ops in vec((any::<Pick>(), op()), 1..150)) {
         for scheme in schemes() {
             compare(scheme, &ops);
         }
