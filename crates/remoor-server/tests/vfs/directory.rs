@@ -44,7 +44,7 @@ fn list_while_removing(vfs: &dyn Vfs, restart: &dyn Fn() -> Option<Box<dyn Vfs>>
 
 #[test]
 fn nothing_comes_twice_and_nothing_that_stays_is_lost() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         (0..ENTRIES)
             .for_each(|n| fs::write(served.dir().join(format!("a rather long name {n}")), b"").unwrap());
@@ -54,7 +54,7 @@ fn nothing_comes_twice_and_nothing_that_stays_is_lost() {
 
 #[test]
 fn cookies_hold_across_restarts() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         (0..ENTRIES / 10).for_each(|n| fs::write(served.dir().join(format!("{n}")), b"").unwrap());
         list_while_removing(&served.node("a", scheme), &|| Some(Box::new(served.node("a", scheme))));
@@ -74,7 +74,7 @@ fn memory_lists_like_a_disk() {
 
 #[test]
 fn a_file_is_not_listed() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let vfs = served.node("a", scheme);
         let node = file(&vfs, &vfs.root().unwrap(), "file", "");

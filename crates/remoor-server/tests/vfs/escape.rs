@@ -12,7 +12,7 @@ use crate::served::{Served, directory, file, names, own, schemes};
 
 #[test]
 fn dots_end_at_the_root() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let vfs = served.node("a", scheme);
         let root = vfs.root().unwrap();
@@ -32,7 +32,7 @@ fn dots_end_at_the_root() {
 
 #[test]
 fn links_lead_nowhere() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         symlink("/etc", served.dir().join("etc")).unwrap();
         symlink("/etc/passwd", served.dir().join("passwd")).unwrap();
@@ -61,7 +61,7 @@ fn links_lead_nowhere() {
 
 #[test]
 fn a_handle_of_the_directory_above_is_not_one_of_the_export() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let outer = served.node("a", scheme);
         let (dir, secret) = (
@@ -81,7 +81,7 @@ fn a_handle_of_the_directory_above_is_not_one_of_the_export() {
 
 #[test]
 fn flipped_bits_never_panic_and_never_reach_another_file_by_accident() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let vfs = served.node("a", scheme);
         let root = vfs.root().unwrap();
@@ -104,7 +104,7 @@ fn flipped_bits_never_panic_and_never_reach_another_file_by_accident() {
 
 #[test]
 fn a_directory_moved_out_has_nothing_above_it() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let vfs = served.node("a", scheme);
         let dir = directory(&vfs, &vfs.root().unwrap(), "dir");

@@ -15,7 +15,7 @@ const INSIDE: &str = "REMOOR_TEST_INSIDE";
 
 #[test]
 fn a_restart_changes_no_handle() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let vfs = served.node("a", scheme);
         let root = vfs.root().unwrap();
@@ -32,7 +32,7 @@ fn a_restart_changes_no_handle() {
 
 #[test]
 fn two_nodes_agree_while_both_rename() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let (a, b) = (served.node("a", scheme), served.node("b", scheme));
         let root = a.root().unwrap();
@@ -53,7 +53,7 @@ fn two_nodes_agree_while_both_rename() {
 
 #[test]
 fn renames_on_the_host_are_followed() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let vfs = served.node("a", scheme);
         let root = vfs.root().unwrap();
@@ -92,7 +92,7 @@ fn without_any_index_the_export_is_searched() {
 
 #[test]
 fn what_is_removed_is_stale_everywhere_at_once() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let (a, b) = (served.node("a", scheme), served.node("b", scheme));
         let root = a.root().unwrap();
@@ -115,7 +115,7 @@ fn what_is_removed_is_stale_everywhere_at_once() {
 
 #[test]
 fn a_removed_name_of_two_leaves_the_handle() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let vfs = served.node("a", scheme);
         let root = vfs.root().unwrap();
@@ -130,7 +130,7 @@ fn a_removed_name_of_two_leaves_the_handle() {
 
 #[test]
 fn an_exclusive_create_is_known_again_on_the_other_node() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let (a, b) = (served.node("a", scheme), served.node("b", scheme));
         let root = a.root().unwrap();
@@ -144,7 +144,7 @@ fn an_exclusive_create_is_known_again_on_the_other_node() {
 
 #[test]
 fn few_descriptors_serve_many_files() {
-    for scheme in schemes() {
+    for &scheme in schemes() {
         let served = Served::new();
         let options = || remoor_server::vfs::local::LocalOptions {
             max_open: std::num::NonZeroUsize::new(2),

@@ -10,7 +10,7 @@ use remoor_server::vfs::local::Scheme;
 use remoor_server::vfs::memory::{DEFAULT_LIMIT_BYTES, MemoryVfs};
 use remoor_server::vfs::{Caller, Node, NodeHandle, Result, Vfs};
 
-use crate::served::{Served, names, own, schemes};
+use crate::served::{Served, is_single_user, names, own, schemes};
 
 /// Indices are taken modulo what there is: callers, objects seen so far, names.
 type Pick = usize;
@@ -38,9 +38,8 @@ enum Op {
 const NAMES: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"\xff\xfe", b"..", b"."];
 
 fn callers() -> Vec<Caller> {
-    let served = Served::new();
     let user = |uid, gids: &[u32]| Caller { uid, gid: uid, gids: gids.to_vec() };
-    match served.node("a", schemes()[0]).is_single_user() {
+    match is_single_user() {
         true => vec![own()],
         false => vec![user(0, &[]), user(1000, &[]), user(1001, &[1000])],
     }
@@ -305,12 +304,12 @@ fn compare(scheme: Scheme, ops: &[(Pick, Op)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_directory_behaves_like_the_model(ops in vec((any::<Pick>(), op()), 1..80)) {
+    fn a_directory_behaves_like_the_model(ops in vec((any::<Pick>(), op()), 1..150)) {
         for scheme in schemes() {
-            compare(scheme, &ops);
+            compare(*scheme, &ops);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A temporary directory and the vfs instances that serve it.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use remoor_nfs::v3::{CreateHow, Sattr, StableHow};
@@ -41,13 +42,26 @@ impl Served {
 }
 
 /// The schemes this process can use.
-pub(crate) fn schemes() -> Vec<Scheme> {
-    let served = Served::new();
-    let vfs = LocalVfs::open(&served.dir(), &served.options("probe", None)).unwrap();
-    match vfs.scheme().0 {
-        Scheme::Kernel => vec![Scheme::Kernel, Scheme::Fileid],
-        Scheme::Fileid => vec![Scheme::Fileid],
+pub(crate) fn schemes() -> &'static [Scheme] {
+    match probed().0 {
+        Scheme::Kernel => &[Scheme::Kernel, Scheme::Fileid],
+        Scheme::Fileid => &[Scheme::Fileid],
     }
+}
+
+/// Whether calls run as the user of the tests, whoever calls.
+pub(crate) fn is_single_user() -> bool {
+    probed().1
+}
+
+/// Tried once: making an export waits for the disk.
+fn probed() -> (Scheme, bool) {
+    static PROBED: OnceLock<(Scheme, bool)> = OnceLock::new();
+    *PROBED.get_or_init(|| {
+        let served = Served::new();
+        let vfs = LocalVfs::open(&served.dir(), &served.options("probe", None)).unwrap();
+        (vfs.scheme().0, vfs.is_single_user())
+    })
 }
 
 /// The user who runs the tests.

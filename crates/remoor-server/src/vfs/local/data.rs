@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use remoor_nfs::v3::{Fattr, FileType, MAX_IO, NfsStat, StableHow};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{OFlags, fdatasync, fsync, syncfs};
+use rustix::fs::{OFlags, fsync, syncfs};
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2};
 
 use super::super::{Caller, NodeHandle, Result};
@@ -173,5 +173,5 @@ fn write_all(fd: BorrowedFd<'_>, offset: u64, data: &[u8], flags: ReadWriteFlags
 /// For file systems without per-write flags.
 fn write_then_sync(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> Result<()> {
     write_all(fd, offset, data, ReadWriteFlags::empty())?;
-    fdatasync(fd).map_err(status)
+    fsync(fd).map_err(status)
 }
