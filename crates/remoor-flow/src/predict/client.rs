@@ -29,9 +29,9 @@ const ZEROES: &[u8] = &[0; CALL_LEN_MAX as usize];
 const CALL_LEN_MAX: u32 = 64 << 10;
 /// Least pause of a writer, so that virtual time always moves.
 const PAUSE_MIN: Duration = Duration::from_micros(1);
-/// How long the driver waits for the server's FIN after its own, before it drops the socket without a packet to
-/// have the port again. An orphan would hold it for about 100 s (`net.ipv4.tcp_orphan_retries`).
-const FIN_LINGER: Duration = Duration::from_secs(1);
+/// How long remoor's driver keeps a socket after its FIN, before it drops it without a packet to have the port again.
+/// An orphan would hold it for about 100 s (`net.ipv4.tcp_orphan_retries`).
+const FIN_LINGER: Duration = Duration::from_millis(450);
 
 /// What decides for a client: when to connect, from where, and on which connection calls go.
 ///
@@ -99,6 +99,7 @@ struct Endpoint {
 pub(super) struct Client<L> {
     logic: L,
     tcp: Tcp,
+    exact_resets: bool,
     round_trip: Duration,
     start: Instant,
     call_every: Duration,
@@ -120,6 +121,7 @@ impl<L: Logic> Client<L> {
         Self {
             logic,
             tcp: scenario.tcp,
+            exact_resets: scenario.exact_resets,
             round_trip: scenario.round_trip,
             start: scenario.start,
             call_every: scenario.call_every.max(PAUSE_MIN),
@@ -266,7 +268,7 @@ impl<L: Logic> Client<L> {
                 self.carry_out(conn, io, cx);
             }
             (Some(socket), Abandon::Reset) => {
-                socket.reset(&mut io);
+                socket.reset(self.exact_resets, &mut io);
                 self.carry_out(conn, io, cx);
                 self.remove(conn, cx);
             }
