@@ -10,6 +10,7 @@
 
 mod balancer;
 mod client;
+pub mod linux_client;
 mod node;
 mod outcome;
 mod queue;
