@@ -337,6 +337,16 @@ mod tests {
         }
     }
 
+    /// Measured: under a second.
+    #[test]
+    fn a_killed_server_is_left_at_once_if_the_other_is_ready() {
+        let scenario = Scenario { fault: Fault::Kill, fault_at: 5 * SEC, ..ten_minutes("nf-conntrack") };
+        for profile in &PROFILES {
+            let prediction = predict_linux(&scenario, profile);
+            assert!(prediction.gap.unwrap() < SEC, "{profile:?}: {:?}", prediction.gap);
+        }
+    }
+
     /// Measured: no SYN in 330 s, because the stopped server's kernel acknowledges everything.
     #[test]
     fn a_stopped_server_is_never_left() {

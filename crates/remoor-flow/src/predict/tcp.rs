@@ -480,3 +480,6 @@ fn doubled(timer: Duration, times: u32) -> Duration {
 fn after(a: u32, b: u32) -> bool {
     (b.wrapping_sub(a) as i32) < 0
 }
+
+#[cfg(test)]
+mod tests;
