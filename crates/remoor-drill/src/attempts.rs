@@ -75,8 +75,12 @@ impl Attempt {
 /// The attempts from anywhere to `service` in `sightings` (in order of time), in the order of their first SYN at
 /// the client.
 pub fn attempts(sightings: &[Sighting], service: SocketAddrV4) -> Vec<Attempt> {
-    let mut tracker =
-        Tracker { service, attempts: Vec::new(), latest: HashMap::new(), from_nodes: HashMap::new() };
+    let mut tracker = Tracker {
+        service,
+        attempts: Vec::new(),
+        latest: HashMap::new(),
+        from_nodes: answers_of_nodes(sightings),
+    };
     for sighting in sightings {
         tracker.see(sighting);
     }

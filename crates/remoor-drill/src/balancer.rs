@@ -20,7 +20,8 @@ pub use model::{ModelBalancer, Traffic};
 
 /// A balancer that forwards between the client and the nodes for as long as it lives.
 pub trait Balancer: fmt::Debug + Send {
-    /// Tells the balancer what its probes would say. Node A is preferred while it is up.
+    /// Tells the balancer what its probes would say. Which node a new flow gets among those that are up is the
+    /// balancer's choice: the kernel takes A, a model that hashes may take either.
     ///
     /// # Errors
     /// [`BalancerError`] when the change could not be made.

@@ -97,7 +97,7 @@ enum Abandon {
     Silent,
     /// SO_LINGER 0: a RST.
     Reset,
-    /// close(2): a FIN.
+    /// shutdown(2): a FIN that is never acknowledged, and then no packet.
     Close,
 }
 
@@ -105,14 +105,23 @@ fn abandon(stream: TcpStream, how: Abandon) -> Result<()> {
     let socket = Socket::from(stream);
     match how {
         Abandon::Reset => socket.set_linger(Some(Duration::ZERO))?,
-        Abandon::Close => socket.shutdown(Shutdown::Both)?,
+        Abandon::Close => {
+            socket.shutdown(Shutdown::Write)?;
+            give_up(&socket)?;
+        }
         Abandon::Silent => {
-            socket.set_tcp_user_timeout(Some(Duration::from_millis(200)))?;
             (&socket).write_all(IN_FLIGHT)?;
-            let ended = (&socket).read(&mut [0; 1]);
-            ensure!(ended.is_err_and(|e| e.kind() == ErrorKind::TimedOut), "the socket did not give up");
+            give_up(&socket)?;
         }
     }
+    Ok(())
+}
+
+/// Waits until the socket has ended without a packet: TCP_USER_TIMEOUT, a few retransmissions long.
+fn give_up(mut socket: &Socket) -> Result<()> {
+    socket.set_tcp_user_timeout(Some(Duration::from_millis(500)))?;
+    let ended = socket.read(&mut [0; 1]);
+    ensure!(ended.is_err_and(|e| e.kind() == ErrorKind::TimedOut), "the socket did not give up");
     Ok(())
 }
 

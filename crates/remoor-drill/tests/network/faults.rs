@@ -1,5 +1,6 @@
 //! What each fault does on the wire.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::UdpSocket;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,6 +27,15 @@ fn fault(name: &str) -> Result<&'static Fault> {
     Fault::named(name).with_context(|| format!("no fault {name}"))
 }
 
+/// IP packets that a node's kernel took in since it was made (`InReceives`, counted by `ip_rcv_core`).
+fn packets_heard(topology: &Topology, node: Node) -> Result<u64> {
+    let counters = topology.node(node).run(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
+    let mut ip = counters.lines().filter(|line| line.starts_with("Ip:")).map(str::split_whitespace);
+    let (mut names, mut values) = (ip.next().context("no names")?, ip.next().context("no values")?);
+    let column = names.position(|name| name == "InReceives").context("no column InReceives")?;
+    Ok(values.nth(column).context("no value of InReceives")?.parse()?)
+}
+
 fn a_silent_node_answers_nothing_and_resumes() -> Result<()> {
     let topology = Topology::build()?;
     let server = Server::start(&topology, Node::A)?;
@@ -36,6 +46,7 @@ fn a_silent_node_answers_nothing_and_resumes() -> Result<()> {
 
     let capture = Capture::start(&topology)?;
     fault("silent")?.inject(&victim)?;
+    let heard = packets_heard(&topology, Node::A)?;
     let silenced = SystemTime::now().duration_since(UNIX_EPOCH)?;
     stream.write_all(b"into the void")?;
     // A closed UDP port is what a live kernel answers with ICMP, and a closed TCP port with RST.
@@ -43,6 +54,7 @@ fn a_silent_node_answers_nothing_and_resumes() -> Result<()> {
     probe.send_to(b"?", (*service.ip(), 9))?;
     let refused = connect(host, std::net::SocketAddrV4::new(*service.ip(), 9), OBSERVED)?;
     ensure!(refused.is_err_and(|e| e.kind() == ErrorKind::TimedOut), "a closed port was answered");
+    ensure!(packets_heard(&topology, Node::A)? == heard, "the silent node's kernel took packets in");
     let recording = capture.finish()?;
     let after = |frame: &&Frame| frame.time > silenced;
     let frames = || recording.frames(Tap::Node(Node::A)).iter().filter(after);

@@ -19,10 +19,10 @@ type Test = (&'static str, fn() -> Result<()>);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [role, address] = &arguments[..]
-        && role == bench::ECHO_ROLE
-    {
-        return bench::echo_forever(address);
+    match arguments.first().map(String::as_str) {
+        Some(bench::ECHO_ROLE) => return bench::echo_forever(&arguments[1]),
+        Some(hosts::CRASH_ROLE) => return hosts::crash_with_a_server(),
+        _ => {}
     }
     match enter_private() {
         Ok(privilege) => println!("private network as {privilege:?}"),

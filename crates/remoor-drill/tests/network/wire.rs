@@ -98,6 +98,8 @@ fn tshark(recording: &Recording, filter: &str, fields: &[&str]) -> Result<Option
     let path = directory.path().join("drill.pcapng");
     recording.write_pcapng(BufWriter::new(File::create(&path)?))?;
     let mut command = Command::new("tshark");
+    // In a user namespace tshark takes this user for root, whose preferences it may not read.
+    command.env("HOME", directory.path()).env_remove("XDG_CONFIG_HOME");
     command.arg("-r").arg(&path).args(["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]);
     command.args(["-Y", filter, "-T", "fields"]);
     for field in fields {

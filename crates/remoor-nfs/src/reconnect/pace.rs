@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::config::{Config, STUCK_AFTER, Stuck, TIMEO};
+use super::notice::MoveReason;
 
 /// Attempts that time out before the next ones get twice the time.
 pub(super) const ATTEMPTS_PER_ROUND: u32 = 4;
@@ -25,6 +26,7 @@ pub(super) struct Pace {
     false_alarms: u32,
     healthy: u32,
     stuck_moves: u32,
+    dead_moves: u32,
 }
 
 impl Pace {
@@ -38,6 +40,7 @@ impl Pace {
             false_alarms: 0,
             healthy: 0,
             stuck_moves: 0,
+            dead_moves: 0,
         }
     }
 
@@ -60,6 +63,7 @@ impl Pace {
         }
         self.failures = 0;
         self.stuck_moves = 0;
+        self.dead_moves = 0;
         self.healthy += 1;
         if self.healthy >= HEALTHY_REPLIES {
             self.healthy = 0;
@@ -78,10 +82,15 @@ impl Pace {
         self.false_alarms = (self.false_alarms + 1).min(MAX_DOUBLINGS);
     }
 
-    /// Calls are leaving a stuck server. Until one of them is answered elsewhere the next such verdict takes twice
-    /// as long; else a server that needs longer than the verdict would never finish a call.
-    pub(super) fn left_stuck(&mut self) {
-        self.stuck_moves = (self.stuck_moves + 1).min(MAX_DOUBLINGS);
+    /// Calls are leaving a connection. Until one of them is answered the next verdict of this kind takes twice as
+    /// long; else a server or a path slower than the verdict would never finish a call.
+    pub(super) fn left(&mut self, reason: MoveReason) {
+        let moves = match reason {
+            MoveReason::Stuck => &mut self.stuck_moves,
+            MoveReason::PathDead => &mut self.dead_moves,
+            MoveReason::Closed(_) => return,
+        };
+        *moves = (*moves + 1).min(MAX_DOUBLINGS);
     }
 
     /// An attempt used up its time.
@@ -111,6 +120,11 @@ impl Pace {
             Stuck::Careful | Stuck::Timeo => config.timeo,
         };
         doubled(base, self.stuck_moves, TIMEO.max(config.timeo).max(base))
+    }
+
+    /// Time our bytes may stay unacknowledged.
+    pub(super) fn path_dead_after(&self, config: &Config) -> Duration {
+        doubled(config.path_dead_after, self.dead_moves, TIMEO.max(config.path_dead_after))
     }
 
     /// The delay after one more failed attempt, with half of it drawn so that a herd spreads out.
@@ -197,12 +211,15 @@ mod tests {
         let (config, mut pace) = (Config::default(), Pace::new(1));
         assert_eq!(pace.stuck_after(&config, true), STUCK_AFTER);
         assert_eq!(pace.stuck_after(&config, false), config.timeo);
-        pace.left_stuck();
+        pace.left(MoveReason::Stuck);
         assert_eq!(pace.stuck_after(&config, true), 2 * STUCK_AFTER);
-        (0..99).for_each(|_| pace.left_stuck());
+        (0..99).for_each(|_| pace.left(MoveReason::Stuck));
         assert_eq!(pace.stuck_after(&config, true), config.timeo);
         pace.replied(None);
         assert_eq!(pace.stuck_after(&config, true), STUCK_AFTER);
+        pace.left(MoveReason::PathDead);
+        assert_eq!(pace.stuck_after(&config, true), STUCK_AFTER, "each verdict has its own count");
+        assert_eq!(pace.path_dead_after(&config), 2 * config.path_dead_after);
         let drill = Config { stuck: Stuck::After(400 * MS), ..config };
         assert_eq!(pace.stuck_after(&drill, false), 400 * MS);
     }

@@ -138,10 +138,9 @@ impl Machine {
 
     fn verdict(&self, now: Instant, asked_at: Instant, ack: AckState) -> Option<MoveReason> {
         let stuck_after = self.pace.stuck_after(&self.config, self.moving_is_harmless());
+        let dead_after = self.pace.path_dead_after(&self.config);
         match ack.unacked_for {
-            Some(age) => {
-                (age >= self.config.path_dead_after && ack.retransmits > 0).then_some(MoveReason::PathDead)
-            }
+            Some(age) => (age >= dead_after && ack.retransmits > 0).then_some(MoveReason::PathDead),
             None => (now.saturating_duration_since(asked_at) >= stuck_after).then_some(MoveReason::Stuck),
         }
     }
@@ -178,9 +177,7 @@ impl Machine {
     }
 
     fn abandon(&mut self, now: Instant, reason: MoveReason) {
-        if reason == MoveReason::Stuck {
-            self.pace.left_stuck();
-        }
+        self.pace.left(reason);
         let Some(link) = self.leave(now, reason) else { return };
         self.push(Action::Abandon { conn: link.conn, how: self.config.abandon });
         self.go_on(now, true);

@@ -131,11 +131,16 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "neither FIN nor RST");
     }
 
-    /// Skips are collected from the file that REMOOR_SKIP_LOG names.
+    /// See xtask on how a test says that it was skipped.
+    #[allow(clippy::print_stderr, reason = "without a log the line is shown")]
     fn skip(test: &str, why: &LeaveError) {
-        if let Some(log) = std::env::var_os("REMOOR_SKIP_LOG") {
-            let mut log = std::fs::File::options().append(true).create(true).open(log).unwrap();
-            writeln!(log, "SKIPPED: {test}: {why}").unwrap();
+        let line = format!("{test}: because {why}");
+        match std::env::var_os("REMOOR_SKIP_LOG") {
+            Some(log) => {
+                let mut log = std::fs::File::options().append(true).create(true).open(log).unwrap();
+                writeln!(log, "{line}").unwrap();
+            }
+            None => eprintln!("{line}"),
         }
     }
 }

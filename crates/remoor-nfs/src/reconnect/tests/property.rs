@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::pair::{Net, Node, Pair};
 
-/// Longest time a run may take once connectivity is back. The slowest case waits for a retransmission timeout of a
+/// Longest time a run may take once both nodes are back, with the loss there is. The slowest case waits for a retransmission timeout of a
 /// connection that was silent, or for a stuck verdict that was doubled up to `timeo`.
 const SETTLE: Duration = Duration::from_secs(30 * 60);
 
@@ -107,7 +107,6 @@ fn run(config: Config, net: Net, seed: u64, steps: &[Step]) -> (Pair, BTreeSet<u
 fn restore(pair: &mut Pair) {
     pair.set_node(0, Node::Alive);
     pair.set_node(1, Node::Alive);
-    pair.net.loss_percent = 0;
 }
 
 proptest! {

@@ -389,3 +389,36 @@ fn a_flap_loses_nothing() {
         assert_eq!(pair.replies.keys().copied().collect::<Vec<_>>(), xids);
     }
 }
+
+#[test]
+fn a_connection_that_lasted_is_replaced_at_once_and_back_off_starts_over() {
+    let mut pair = Pair::new(fresh(), 29);
+    pair.set_node(0, Node::Refusing);
+    pair.connect();
+    pair.run_for(20 * SECOND);
+    pair.set_node(0, Node::Alive);
+    pair.run_for(20 * SECOND);
+    assert_eq!(pair.machine.state(), State::Ready);
+    let before = pair.attempts.len();
+    pair.set_node(0, Node::Refusing);
+    pair.run_for(500 * MS);
+    let tries = pair.attempts.len() - before;
+    assert!((4..=8).contains(&tries), "{tries} attempts in half a second");
+}
+
+#[test]
+fn retries_of_a_held_port_are_counted_anew_for_each_connection() {
+    let mut pair = Pair::connected(same(Abandon::Reset), 30);
+    let port = pair.machine.port().unwrap();
+    for _ in 0..4 {
+        pair.call(true);
+        pair.run_until_answered(SECOND);
+        pair.held.insert(port);
+        pair.reset_connections(0);
+        pair.run_for(100 * MS);
+        assert_ne!(pair.machine.state(), State::Ready);
+        pair.held.clear();
+        pair.run_for(SECOND);
+        assert_eq!(pair.machine.port(), Some(port));
+    }
+}

@@ -1,0 +1,192 @@
+//! The client against a real server on loopback.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use remoor_client::{Client, Error, Observer, Options, Unstable};
+use remoor_nfs::reconnect::Notice;
+use remoor_nfs::v3::NfsStat;
+use remoor_server::exports::Exports;
+use remoor_server::vfs::memory::MemoryVfs;
+use remoor_server::{Running, Server};
+use tempfile::TempDir;
+
+/// A server that can be stopped and started again at the same address, over the same files.
+struct Host {
+    state: TempDir,
+    vfs: Arc<MemoryVfs>,
+    address: SocketAddr,
+    running: Option<Running>,
+}
+
+impl Host {
+    fn start(options: &str) -> Self {
+        let mut host = Self {
+            state: tempfile::tempdir().unwrap(),
+            vfs: Arc::new(MemoryVfs::new(64 << 20, 1)),
+            address: "127.0.0.1:0".parse().unwrap(),
+            running: None,
+        };
+        host.restart(options);
+        host
+    }
+
+    fn restart(&mut self, options: &str) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+        let exports = Exports::from_args([format!("memory:/data:{options}")]).unwrap();
+        let server = Server::builder().exports(exports).listen(self.address).state_dir(self.state.path());
+        let running = server.vfs("/data", self.vfs.clone()).start().unwrap();
+        self.address = running.local_addrs()[0];
+        self.running = Some(running);
+    }
+
+    fn calls(&self, procedure: &str) -> u64 {
+        let counters = self.running.as_ref().unwrap().counters();
+        counters.calls.iter().filter(|row| row.procedure == procedure).map(|row| row.calls).sum()
+    }
+}
+
+fn options(text: &str) -> Options {
+    text.parse().unwrap()
+}
+
+/// A client, and the ports it moved between.
+fn observed(host: &Host, text: &str) -> (Client, Arc<Mutex<Vec<(u16, u16)>>>) {
+    let moves = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&moves);
+    let observer: Observer = Arc::new(move |_, notice: &Notice| {
+        if let Notice::Moved { from_port, to_port, .. } = notice {
+            told.lock().unwrap().push((*from_port, *to_port));
+        }
+    });
+    (Client::connect_observed(host.address, options(text), observer).unwrap(), moves)
+}
+
+#[tokio::test]
+async fn files_are_made_written_read_renamed_listed_and_removed() {
+    let host = Host::start("rw,insecure,no_root_squash");
+    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let root = client.mount("/data").await.unwrap();
+    let file = client.create(&root, b"a").await.unwrap();
+    let data = Bytes::from(vec![7; 3 << 20]);
+    client.write(&file.handle, 5, data.clone()).await.unwrap();
+    assert_eq!(client.getattr(&file.handle).await.unwrap().size, (3 << 20) + 5);
+    let (read, eof) = client.read(&file.handle, 5, 1 << 20).await.unwrap();
+    assert_eq!((&read[..], eof), (&data[..1 << 20], false));
+    client.rename((&root, b"a"), (&root, b"b")).await.unwrap();
+    let names: Vec<_> = client.readdirplus(&root).await.unwrap().into_iter().map(|e| e.name.0).collect();
+    assert_eq!(names, [&b"b"[..]]);
+    client.remove(&root, b"b").await.unwrap();
+    let error = client.lookup(&root, b"b").await.unwrap_err();
+    assert_eq!(error.status(), Some(NfsStat::NoEnt));
+}
+
+#[tokio::test]
+async fn a_directory_larger_than_one_reply_is_listed_whole() {
+    let host = Host::start("rw,insecure,no_root_squash");
+    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let root = client.mount("/data").await.unwrap();
+    for n in 0..1500 {
+        client.create(&root, format!("file-with-a-longer-name-{n:04}").as_bytes()).await.unwrap();
+    }
+    let mut names: Vec<_> = client.readdirplus(&root).await.unwrap().into_iter().map(|e| e.name.0).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 1500);
+}
+
+#[tokio::test]
+async fn unstable_data_is_written_again_when_the_server_is_another_instance() {
+    let mut host = Host::start("rw,insecure,no_root_squash");
+    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let root = client.mount("/data").await.unwrap();
+    let file = client.create(&root, b"a").await.unwrap();
+    let mut unstable = Unstable::default();
+    client.write_unstable(&file.handle, 0, "lost?".into(), &mut unstable).await.unwrap();
+    assert_eq!(unstable.len(), 5);
+    host.restart("rw,insecure,no_root_squash");
+    client.commit(&file.handle, &mut unstable).await.unwrap();
+    assert!(unstable.is_empty());
+    assert_eq!((host.calls("WRITE"), host.calls("COMMIT")), (1, 2), "written again, then committed again");
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_found_again_from_a_fresh_port() {
+    let mut host = Host::start("rw,insecure,no_root_squash");
+    let (client, moves) = observed(&host, "noresvport");
+    let root = client.mount("/data").await.unwrap();
+    for _ in 0..3 {
+        host.restart("rw,insecure,no_root_squash");
+        client.getattr(&root).await.unwrap();
+    }
+    let moves = moves.lock().unwrap();
+    assert_eq!(moves.len(), 3, "{moves:?}");
+    let mut ports: Vec<u16> = moves.iter().map(|(_, to)| *to).chain([moves[0].0]).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 4, "every connection has its own port");
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_found_again_from_the_same_port() {
+    let mut host = Host::start("rw,insecure,no_root_squash");
+    let (client, moves) = observed(&host, "noresvport,rebind=same");
+    let root = client.mount("/data").await.unwrap();
+    for _ in 0..3 {
+        host.restart("rw,insecure,no_root_squash");
+        client.getattr(&root).await.unwrap();
+    }
+    let moves = moves.lock().unwrap();
+    assert_eq!(moves.len(), 3, "{moves:?}");
+    assert!(moves.iter().all(|(from, to)| from == to), "{moves:?}");
+}
+
+#[tokio::test]
+async fn a_secure_export_refuses_an_unprivileged_port_and_the_error_names_the_remedies() {
+    let host = Host::start("rw,secure,no_root_squash");
+    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let error = client.mount("/data").await.unwrap_err();
+    assert!(matches!(error, Error::Mount { .. }));
+    let text = error.to_string();
+    assert!(text.contains("MNT3ERR_ACCES") && text.contains("resvport") && text.contains("insecure"), "{text}");
+}
+
+#[tokio::test]
+async fn a_soft_mount_gives_up_on_a_server_that_is_gone() {
+    let mut host = Host::start("rw,insecure,no_root_squash");
+    let client = Client::connect(host.address, options("noresvport,soft,timeo=2,retrans=1")).unwrap();
+    let root = client.mount("/data").await.unwrap();
+    host.running.take().unwrap().stop();
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.getattr(&root)).await;
+    let error = answer.expect("soft ends by itself").unwrap_err();
+    assert!(error.to_string().contains("soft mount"), "{error}");
+}
+
+#[tokio::test]
+async fn many_calls_at_once_each_get_their_own_reply() {
+    let host = Host::start("rw,insecure,no_root_squash");
+    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let root = client.mount("/data").await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..64u8 {
+        let (client, root) = (client.clone(), root.clone());
+        tasks.spawn(async move {
+            let name = [b'f', n];
+            let file = client.create(&root, &hex(&name)).await.unwrap();
+            client.write(&file.handle, 0, Bytes::from(vec![n; 5000])).await.unwrap();
+            let (read, _) = client.read(&file.handle, 0, 5000).await.unwrap();
+            assert!(read.len() == 5000 && read.iter().all(|b| *b == n));
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+}
+
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect()
+}
