@@ -66,7 +66,7 @@ pub struct Scenario {
     pub service_time: Duration,
     /// Writers, each with one call outstanding at most.
     pub writers: u32,
-    /// A writer's pause between a reply and its next call.
+    /// A writer's pause between a reply and its next call; at least 1 ms is taken.
     pub call_every: Duration,
     /// Octets of a call's body. Calls that fit into one segment together are retransmitted together, and then the
     /// RST that follows has the sequence number that connection tracking takes for the right one.

@@ -295,6 +295,45 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
     )
 }
 
+/// Durations at the ends of what they can be.
+fn extremes() -> impl Strategy<Value = Duration> {
+    prop_oneof![Just(Duration::ZERO), Just(Duration::from_nanos(1)), Just(SEC), Just(Duration::MAX)]
+}
+
+fn extreme_scenarios() -> impl Strategy<Value = Scenario> {
+    (scenarios(), [extremes(), extremes(), extremes(), extremes(), extremes(), extremes()], 0u32..2).prop_map(
+        |(scenario, [probe_delay, window, round_trip, service_time, call_every, user_timeout], writers)| {
+            Scenario {
+                probe_delay,
+                window: window.min(600 * SEC),
+                round_trip,
+                service_time,
+                call_every,
+                tcp: Tcp { user_timeout, ..Tcp::default() },
+                fault_at: scenario.fault_at.min(20 * MS),
+                fault: match scenario.fault {
+                    Fault::Flap { .. } => Fault::Flap { back_after: window },
+                    fault => fault,
+                },
+                writers: writers * scenario.writers,
+                call_len: scenario.call_len.wrapping_mul(1_000_000),
+                ..scenario
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn no_scenario_panics(scenario in extreme_scenarios(), profile in proptest::sample::select(&linux_client::PROFILES)) {
+        let prediction = predict(&scenario).unwrap();
+        prop_assert!(prediction.attempts.iter().all(|attempt| attempt.port >= reconnect::RESERVED_LO));
+        prop_assert!(!linux_client::predict_linux(&scenario, &profile).attempts.is_empty());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -244,14 +244,13 @@ impl<'a, L: Logic> World<'a, L> {
     /// The client is served again, and by a node that works: nothing more will happen to it.
     fn is_settled(&self) -> bool {
         let Some(at) = self.ledger.after else { return false };
-        let by_faulty =
-            self.client.attempts.last().is_none_or(|(_, attempt)| attempt.reached == Some(FAULTY));
+        let by_faulty = self.client.attempts.last().is_none_or(|attempt| attempt.reached == Some(FAULTY));
         self.now >= at + SETTLED && (!by_faulty || self.nodes[0].condition == Condition::Serving)
     }
 
     fn report(self, complete: bool) -> Prediction {
         let since_start = |at: Instant| at.saturating_duration_since(self.scenario.start);
-        let attempts: Vec<_> = self.client.attempts.into_iter().map(|(_, attempt)| attempt).collect();
+        let attempts = self.client.attempts;
         let gap = self.ledger.before.zip(self.ledger.after);
         Prediction {
             rebind: super::outcome::rebind(&attempts, self.scenario.fault_at),
