@@ -1,7 +1,8 @@
-//! Record marking: the same records come out however the stream is split, and none is over the limit.
+//! Record marking: the records that a plain reading of RFC 5531 section 11 gives come out, however the stream is split,
+//! and none is over the limit.
 
 use bytes::Bytes;
-use remoor_rpc::record::{Error, Record, RecordReader};
+use remoor_rpc::record::{Error, MAX_FRAGMENTS, Record, RecordReader};
 
 /// A small limit, so that inputs reach it.
 const MAX_RECORD: usize = 512;
@@ -28,6 +29,30 @@ pub fn run(data: &[u8]) {
     let pieces = read(Pieces { rest: stream, state: u32::from(*split) | 0x100 });
     assert_eq!(whole, pieces, "the records depend on how the stream was split");
     assert!(whole.0.iter().all(|record| record.len() <= MAX_RECORD));
+    assert_eq!(whole, plain_reading(stream), "the records are not those of the stream");
+}
+
+/// The records of a whole stream, without any thought for memory or speed.
+fn plain_reading(mut stream: &[u8]) -> (Vec<Bytes>, Option<Error>) {
+    let (mut records, mut record, mut fragments) = (Vec::new(), Vec::new(), 0);
+    while let Some((mark, rest)) = stream.split_first_chunk() {
+        let mark = u32::from_be_bytes(*mark);
+        let (last, len) = (mark >> 31 == 1, (mark & 0x7fff_ffff) as usize);
+        if record.len() + len > MAX_RECORD {
+            return (records, Some(Error::TooLong { len: record.len() + len, max: MAX_RECORD }));
+        }
+        let Some((fragment, rest)) = rest.split_at_checked(len) else { break };
+        stream = rest;
+        record.extend_from_slice(fragment);
+        fragments += 1;
+        if last {
+            records.push(Bytes::from(std::mem::take(&mut record)));
+            fragments = 0;
+        } else if fragments > MAX_FRAGMENTS {
+            return (records, Some(Error::TooManyFragments));
+        }
+    }
+    (records, None)
 }
 
 /// The records of a stream that arrives in `pieces`, and the error that ended it.

@@ -131,8 +131,18 @@ fn executions(log: &str) -> Option<u64> {
 
 fn tell(target: &str, output: &Output, log: &str, artifacts: &Path) {
     let lines: Vec<&str> = log.lines().collect();
-    println!("{}", lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n"));
+    println!(
+        "{}",
+        lines[first_to_show(&lines)..].iter().take(SHOWN_LINES).copied().collect::<Vec<_>>().join("\n")
+    );
     println!("fuzz {target} ended with {}; what it found is in {}", output.status, artifacts.display());
+}
+
+/// Where a log begins to tell of a failure: after it come a backtrace and the input.
+fn first_to_show(lines: &[&str]) -> usize {
+    let tells =
+        |line: &&str| ["panicked at", "memory allocation of", "ERROR:"].iter().any(|w| line.contains(w));
+    lines.iter().position(tells).unwrap_or(lines.len().saturating_sub(SHOWN_LINES))
 }
 
 #[cfg(test)]
@@ -144,6 +154,15 @@ mod tests {
         let log = "#8 pulse\nDone 452611 runs in 5 second(s)\nstat::number_of_executed_units: 452611";
         assert_eq!(executions(log), Some(452_611));
         assert_eq!(executions("==1== ERROR: libFuzzer: deadly signal"), None);
+    }
+
+    #[test]
+    fn a_log_is_shown_from_its_failure_on() {
+        assert_eq!(
+            first_to_show(&["#1 NEW", "thread 'x' panicked at src/record.rs:40:5:", "why", "trace"]),
+            1
+        );
+        assert_eq!(first_to_show(&["#1"; SHOWN_LINES + 3]), 3);
     }
 
     #[test]

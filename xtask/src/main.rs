@@ -5,11 +5,13 @@
 //! environment variable `REMOOR_SKIP_LOG` names, and returns:
 //!
 //! ```text
-//! NAME OF THE TEST: because REASON
+//! NAME OF THE TEST: because package X is missing
 //! ```
 //!
-//! `cargo xtask test` prints these lines as `skipped: ...`, counts them as skipped and not as passed, and fails when
-//! there are any while it runs as root or with `CI=true`. Without the variable the test prints the line instead.
+//! A test binary whose output is not captured (`harness = false`) may print the line instead, after `SKIPPED: `.
+//!
+//! `cargo xtask test` lists these lines at its end as `skipped: ...`, counts them as skipped and not as passed, and
+//! fails when there are any while it runs as root or with `CI=true`.
 
 mod fuzz;
 mod packages;
@@ -51,8 +53,15 @@ enum Task {
     },
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    run(Arguments::parse().task).unwrap_or_else(|error| {
+        println!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
         Task::Test => Ok(suite::run(packages::is_root() || std::env::var("CI").is_ok_and(|v| v == "true"))),
         Task::Ci => Ok(suite::run(true)),
         Task::Fuzz { secs, target } => fuzz_only(secs, target.as_deref()),

@@ -1,5 +1,6 @@
 //! Debian packages that tests call programs of.
 
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -46,16 +47,19 @@ pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
 }
 
-/// Installs what is missing if this is root on Debian; says what it does, and what stays missing.
+impl fmt::Display for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "package {} (apt-get install {0}), needed by {}", self.name, self.needed_by)
+    }
+}
+
+/// Installs what is missing if this is root on Debian, and says what it installs.
 pub(crate) fn provide() -> anyhow::Result<()> {
     let wanted = missing();
-    if !wanted.is_empty() && is_root() && Path::new("/etc/debian_version").exists() {
-        install(&wanted)?;
+    if wanted.is_empty() || !is_root() || !Path::new("/etc/debian_version").exists() {
+        return Ok(());
     }
-    for package in missing() {
-        println!("missing: package {} (apt-get install {0}), needed by {}", package.name, package.needed_by);
-    }
-    Ok(())
+    install(&wanted)
 }
 
 fn install(packages: &[&Package]) -> anyhow::Result<()> {

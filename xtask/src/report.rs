@@ -52,11 +52,12 @@ pub(crate) struct Report {
     started: Instant,
     steps: Vec<Step>,
     skips: Vec<String>,
+    missing: Vec<String>,
 }
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), steps: Vec::new(), skips: Vec::new() }
+        Self { started: Instant::now(), steps: Vec::new(), skips: Vec::new(), missing: Vec::new() }
     }
 
     /// Runs a step; an error is a failure, and the next step runs all the same.
@@ -83,13 +84,17 @@ impl Report {
         self.skips.extend(reasons);
     }
 
+    /// Notes a package that is not there, and what cannot run without it.
+    pub(crate) fn note_missing(&mut self, package: String) {
+        self.missing.push(package);
+    }
+
     /// Prints the table, the skips and the total, the total last. With `strict`, skips fail.
     pub(crate) fn finish(self, strict: bool) -> ExitCode {
         println!("\n{self}");
         let total = self.total();
-        for skip in &self.skips {
-            println!("skipped: {skip}");
-        }
+        self.missing.iter().for_each(|package| println!("missing: {package}"));
+        self.skips.iter().for_each(|skip| println!("skipped: {skip}"));
         let refused = strict && total.skipped > 0;
         if refused {
             println!("failed: as root, or with CI=true, nothing may be skipped");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use remoor_nfs::reconnect::{CallFailure, ConfigError, Machine, Notice};
+use remoor_nfs::reconnect::{Abandon, CallFailure, ConfigError, Machine, Notice};
 use remoor_rpc::auth::{AuthSys, OpaqueAuth};
 use remoor_rpc::message::{self, Message, ReplyStatus};
 use remoor_rpc::net::{self, LeaveError};
@@ -60,7 +60,7 @@ pub enum ConnectError {
     /// The options do not fit this host.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// `abandon=silent` is not permitted here.
+    /// `abandon=silent` or `abandon=fin` is not permitted here.
     #[error(transparent)]
     Leave(#[from] LeaveError),
 }
@@ -90,12 +90,13 @@ impl Client {
         options: Options,
         observer: Observer,
     ) -> Result<Self, ConnectError> {
-        if options.abandon == remoor_nfs::reconnect::Abandon::Silent {
+        if options.abandon != Abandon::Reset {
             net::can_leave_silently()?;
         }
+        let forget_after_fin = options.abandon == Abandon::Fin;
         let machine = Machine::new(options.config_here()?, seed(), &net::excluded_reserved_ports())?;
         let (requests, queue) = mpsc::channel(MAX_QUEUED_CALLS);
-        tokio::spawn(Driver::new(machine, server, queue, observer).run());
+        tokio::spawn(Driver::new(machine, server, queue, forget_after_fin, observer).run());
         Ok(Self { requests, credential: OpaqueAuth::sys(&identity()) })
     }
 

@@ -25,8 +25,8 @@ use crate::connection::{Connection, Happening};
 
 /// Calls that may wait for the driver.
 pub(crate) const MAX_QUEUED_CALLS: usize = 1024;
-/// How long a socket left with a FIN keeps retransmitting it before its port is bound again.
-const FIN_LINGER: Duration = Duration::from_millis(450);
+/// How long the driver sleeps while the machine has no timer and nothing happens.
+const NO_TIMER: Duration = Duration::from_secs(3600);
 
 /// A call before it has an xid.
 pub(crate) struct Request {
@@ -35,22 +35,14 @@ pub(crate) struct Request {
     pub(crate) reply: oneshot::Sender<Result<Bytes, CallFailure>>,
 }
 
-/// A socket that was left with a FIN and still holds its port.
-struct Leaving {
-    stream: TcpStream,
-    port: u16,
-    until: Instant,
-}
-
 pub(crate) struct Driver {
     machine: Machine,
     dest: SocketAddr,
     requests: mpsc::Receiver<Request>,
     waiting: HashMap<u32, oneshot::Sender<Result<Bytes, CallFailure>>>,
     connections: HashMap<ConnId, Connection>,
-    ports: HashMap<ConnId, u16>,
-    leaving: Vec<Leaving>,
-    delayed: Vec<(ConnId, u16)>,
+    /// `abandon=fin`: a FIN must free the port at once. Otherwise a FIN is the polite end of a connection not needed.
+    forget_after_fin: bool,
     timer: Pin<Box<Sleep>>,
     observer: Observer,
 }
@@ -67,6 +59,7 @@ impl Driver {
         machine: Machine,
         dest: SocketAddr,
         requests: mpsc::Receiver<Request>,
+        forget_after_fin: bool,
         observer: Observer,
     ) -> Self {
         Self {
@@ -74,11 +67,9 @@ impl Driver {
             dest,
             requests,
             observer,
+            forget_after_fin,
             waiting: HashMap::new(),
             connections: HashMap::new(),
-            ports: HashMap::new(),
-            leaving: Vec::new(),
-            delayed: Vec::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
     }
@@ -93,7 +84,7 @@ impl Driver {
                 Wake::Request(request) => self.begin(request),
                 Wake::NoMoreRequests => return,
                 Wake::Happening(conn, happening) => self.feed(conn, happening),
-                Wake::Timer => self.tick(),
+                Wake::Timer => self.machine.handle_timeout(now()),
             }
         }
     }
@@ -160,19 +151,8 @@ impl Driver {
         self.machine.handle_event(now(), event);
     }
 
-    fn tick(&mut self) {
-        let now = now();
-        self.leaving.retain(|leaving| leaving.until > now);
-        for (conn, port) in std::mem::take(&mut self.delayed) {
-            self.connect(conn, port);
-        }
-        self.machine.handle_timeout(now);
-    }
-
     fn set_timer(&mut self) {
-        let leaving = self.leaving.iter().map(|leaving| leaving.until).min();
-        let next = self.machine.poll_timeout().into_iter().chain(leaving).min();
-        let next = next.unwrap_or_else(|| now() + Duration::from_secs(3600));
+        let next = self.machine.poll_timeout().unwrap_or_else(|| now() + NO_TIMER);
         self.timer.as_mut().reset(next.into());
     }
 
@@ -202,14 +182,8 @@ impl Driver {
     }
 
     fn connect(&mut self, conn: ConnId, port: u16) {
-        if self.leaving.iter().any(|leaving| leaving.port == port) {
-            return self.delayed.push((conn, port));
-        }
         match Connection::open(port, self.dest) {
-            Ok(connection) => {
-                self.connections.insert(conn, connection);
-                self.ports.insert(conn, port);
-            }
+            Ok(connection) => drop(self.connections.insert(conn, connection)),
             Err(error) => self.event(Event::ConnectFailed { conn, error }),
         }
     }
@@ -230,25 +204,22 @@ impl Driver {
     }
 
     fn abandon(&mut self, conn: ConnId, how: Abandon) {
-        self.delayed.retain(|(delayed, _)| *delayed != conn);
-        let port = self.ports.remove(&conn).unwrap_or_default();
         let stream = self.connections.remove(&conn).and_then(Connection::into_stream);
-        let Some(stream) = stream else { return };
-        if let Err(error) = self.leave(stream, port, how) {
-            tracing::warn!(port, "the old connection was closed with a FIN: {error}");
+        let left = stream.map_or(Ok(()), |stream| self.leave(stream, how));
+        if let Err(error) = left {
+            tracing::warn!(server = %self.dest, "the old connection was closed with a FIN: {error}");
         }
     }
 
-    fn leave(&mut self, stream: TcpStream, port: u16, how: Abandon) -> io::Result<()> {
+    fn leave(&self, stream: TcpStream, how: Abandon) -> io::Result<()> {
         match how {
-            Abandon::Reset => net::reset(stream.into_std()?.into())?,
-            Abandon::Silent => net::drop_silently(&stream).map_err(io::Error::other)?,
-            Abandon::Fin => {
-                socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write)?;
-                self.leaving.push(Leaving { stream, port, until: now() + FIN_LINGER });
+            Abandon::Reset => net::reset(stream.into_std()?.into()),
+            Abandon::Silent => net::drop_silently(&stream).map_err(io::Error::other),
+            Abandon::Fin if self.forget_after_fin => {
+                net::finish_and_forget(stream.into_std()?.into()).map_err(io::Error::other)
             }
+            Abandon::Fin => Ok(()),
         }
-        Ok(())
     }
 
     fn finish(&mut self, xid: u32, outcome: Result<Bytes, CallFailure>) {
@@ -266,14 +237,6 @@ impl Driver {
             other => tracing::info!(%server, "{other:?}"),
         }
         (self.observer)(now(), notice);
-    }
-}
-
-impl Drop for Leaving {
-    /// The FIN had its time; what is left of the socket goes without a packet so that its port is free. Where that
-    /// is not permitted the kernel finishes the close by itself.
-    fn drop(&mut self) {
-        drop(net::drop_silently(&self.stream));
     }
 }
 

@@ -152,7 +152,10 @@ async fn a_secure_export_refuses_an_unprivileged_port_and_the_error_names_the_re
     let error = client.mount("/data").await.unwrap_err();
     assert!(matches!(error, Error::Mount { .. }));
     let text = error.to_string();
-    assert!(text.contains("MNT3ERR_ACCES") && text.contains("resvport") && text.contains("insecure"), "{text}");
+    assert!(
+        text.contains("MNT3ERR_ACCES") && text.contains("resvport") && text.contains("insecure"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -38,21 +38,25 @@ pub fn stray_errno(file: &Path, mentions: &[Mention]) -> Vec<Violation> {
     if file.file_name().is_some_and(|name| name == "errno.rs") {
         return Vec::new();
     }
-    let stray = mentions.iter().filter(|m| m.path.split("::").any(is_errno));
+    let stray = mentions.iter().filter(|m| names_errno(&m.path));
     stray
         .map(|m| Violation {
             file: shown(file),
             line: m.line,
             what: format!("`{}` names an error number", m.path),
-            remedy: "Convert it in errno.rs and use an NFS status here".into(),
+            remedy:
+                "Convert it in errno.rs and use an NFS status here; around a system call that a signal can \
+                     interrupt, use rustix::io::retry_on_intr"
+                    .into(),
         })
         .collect()
 }
 
-fn is_errno(segment: &str) -> bool {
-    let number =
-        segment.len() >= 4 && segment.starts_with('E') && segment.bytes().all(|b| b.is_ascii_uppercase());
-    number || matches!(segment, "Errno" | ".raw_os_error" | "from_raw_os_error" | "last_os_error")
+fn names_errno(path: &str) -> bool {
+    let segments: Vec<&str> = path.split("::").collect();
+    let whole = ["Errno", ".raw_os_error", "from_raw_os_error", "last_os_error"];
+    let number = |s: &str| s.len() > 3 && s.starts_with('E') && s.bytes().all(|b| b.is_ascii_uppercase());
+    segments.iter().any(|s| whole.contains(s)) || segments.windows(2).any(|w| w[0] == "libc" && number(w[1]))
 }
 
 #[cfg(test)]
@@ -74,7 +78,7 @@ mod tests {
 
     #[test]
     fn error_numbers_belong_in_errno() {
-        let text = "use rustix::io::Errno;\nuse crate::errno::status;\nfn f(e: std::io::Error) -> bool {\n\
+        let text = "use rustix::io::Errno;\nuse super::permission::EXEC;\nfn f(e: std::io::Error) -> bool {\n\
                     e.raw_os_error() == Some(libc::ENOENT)\n}";
         let mentions = source::parse(Path::new("a.rs"), text, None).unwrap().mentions;
         let lines = |file: &str| -> Vec<usize> {

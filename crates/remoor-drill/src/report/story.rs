@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::table::stuck;
-use super::{AttemptReport, Break, CaseReport, MAX_WIDTH, Verdict, seconds, wrap};
+use super::{AttemptReport, Break, CaseReport, Verdict, seconds, wrap};
 use crate::topology::SERVICE;
 
 /// The story of `case`. Times are seconds since the mount began.
@@ -169,6 +169,7 @@ fn syn(before: &[AttemptReport], attempt: &AttemptReport) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_WIDTH;
     use super::super::tests::recovered;
     use super::*;
 

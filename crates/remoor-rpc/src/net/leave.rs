@@ -1,6 +1,7 @@
 //! Ways to leave a connection, by what a stateful device in between sees of it.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use super::sys::{self, Queue, Repair};
 
 /// A connection cannot be left in the way that was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot leave a connection without a packet: {0}; grant CAP_NET_ADMIN, or choose abandon=reset")]
+#[error(
+    "cannot close a connection and free its port at once: {0}; grant CAP_NET_ADMIN, or choose abandon=reset"
+)]
 pub struct LeaveError(#[from] io::Error);
 
 /// Makes close(2) send nothing, as when TCP_USER_TIMEOUT ends a socket with data in flight (`tcp_write_err` in
@@ -45,6 +48,24 @@ pub fn reset(socket: OwnedFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Closes a connection with FIN and forgets it at once, so that its port is free: what a balancer sees of an ordinary
+/// close whose FIN is retransmitted. An ordinary close with data in flight may never send its FIN, because Linux holds
+/// it back behind retransmissions, and keeps the port until it gives up.
+///
+/// # Errors
+/// [`LeaveError`] without CAP_NET_ADMIN; the connection then closes in the ordinary way.
+pub fn finish_and_forget(socket: OwnedFd) -> Result<(), LeaveError> {
+    let remains = Remains::of(&socket)?;
+    drop(socket);
+    for _ in 0..FIN_COPIES {
+        remains.send_fin()?;
+    }
+    Ok(())
+}
+
+/// A FIN and its retransmission.
+const FIN_COPIES: usize = 2;
 
 /// What is known of a connection whose socket closes without a packet.
 struct Remains {
@@ -82,6 +103,17 @@ impl Remains {
 
     /// A socket of the same ends, set to `seq`, is reset in the ordinary way.
     fn send_reset(&self, seq: u32) -> io::Result<()> {
+        self.revived(seq)?.set_linger(Some(Duration::ZERO))
+    }
+
+    fn send_fin(&self) -> io::Result<()> {
+        let socket = self.revived(self.next)?;
+        socket.shutdown(Shutdown::Write)?;
+        sys::set_repair(&socket, Repair::On)
+    }
+
+    /// The connection again, with nothing in its queues, about to send `seq`.
+    fn revived(&self, seq: u32) -> io::Result<Socket> {
         let socket = Socket::new(self.peer.domain(), Type::STREAM.nonblocking().cloexec(), None)?;
         socket.set_reuse_address(true)?;
         sys::set_repair(&socket, Repair::On)?;
@@ -89,8 +121,9 @@ impl Remains {
         sys::set_queue_seq(&socket, Queue::Send, seq)?;
         sys::set_queue_seq(&socket, Queue::Receive, self.receive_next)?;
         socket.connect(&self.peer)?;
-        socket.set_linger(Some(Duration::ZERO))?;
-        sys::set_repair(&socket, Repair::OffNoProbe)
+        sys::open_window(&socket, self.receive_next)?;
+        sys::set_repair(&socket, Repair::OffNoProbe)?;
+        Ok(socket)
     }
 }
 
@@ -104,7 +137,9 @@ mod tests {
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (client, listener.accept().unwrap().0)
+        let server = listener.accept().unwrap().0;
+        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        (client, server)
     }
 
     #[test]
@@ -115,6 +150,18 @@ mod tests {
         reset(client.into()).unwrap();
         let error = server.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(super::super::socket_from(local.port(), &peer).is_ok());
+    }
+
+    #[test]
+    fn a_forgotten_connection_has_ended_for_the_peer_and_frees_the_port() {
+        if let Err(error) = can_leave_silently() {
+            return skip("a_forgotten_connection_has_ended_for_the_peer_and_frees_the_port", &error);
+        }
+        let (client, mut server) = pair();
+        let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        finish_and_forget(client.into()).unwrap();
+        assert_eq!(server.read(&mut [0]).unwrap(), 0, "the FIN arrived");
         assert!(super::super::socket_from(local.port(), &peer).is_ok());
     }
 

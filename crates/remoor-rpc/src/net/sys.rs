@@ -85,6 +85,37 @@ pub(super) fn set_queue_seq(socket: &impl AsFd, queue: Queue, seq: u32) -> io::R
     set_int(socket, libc::TCP_QUEUE_SEQ, seq.cast_signed())
 }
 
+/// Opens both windows of a socket in repair mode, which has none; without a send window not even a FIN leaves.
+pub(super) fn open_window(socket: &impl AsFd, receive_next: u32) -> io::Result<()> {
+    /// `struct tcp_repair_window` of include/uapi/linux/tcp.h.
+    #[repr(C)]
+    struct Window {
+        snd_wl1: u32,
+        snd_wnd: u32,
+        max_window: u32,
+        rcv_wnd: u32,
+        rcv_wup: u32,
+    }
+    let open = 65_535;
+    let window = Window {
+        snd_wl1: receive_next,
+        snd_wnd: open,
+        max_window: open,
+        rcv_wnd: open,
+        rcv_wup: receive_next,
+    };
+    let fd = socket.as_fd().as_raw_fd();
+    let len = size_of_val(&window) as libc::socklen_t;
+    // SAFETY: `window` has the layout the kernel reads and outlives the call.
+    let rc = unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_TCP, TCP_REPAIR_WINDOW, (&raw const window).cast(), len)
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// include/uapi/linux/tcp.h.
+const TCP_REPAIR_WINDOW: libc::c_int = 29;
+
 /// Bytes written and not acknowledged, and those of them that were never sent (`tcp_ioctl`).
 pub(super) fn unacknowledged(socket: &impl AsFd) -> io::Result<(u32, u32)> {
     Ok((ioctl_int(socket, libc::TIOCOUTQ)?, ioctl_int(socket, SIOCOUTQNSD)?))

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use remoor_rpc::record::Record;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::io::retry_on_intr;
 use socket2::Socket;
 
 use super::connection::{Connection, Error, Taken};
@@ -22,9 +23,9 @@ impl<S: Service> Net<S> {
         let tick = Timespec { tv_sec: SWEEP.as_secs().cast_signed(), tv_nsec: 0 };
         while !self.stopping.load(Relaxed) {
             let mut event = [Event { flags: EventFlags::empty(), data: EventData::new_u64(STOP) }];
-            match epoll::wait(&self.epoll, &mut event, Some(&tick)) {
+            match retry_on_intr(|| epoll::wait(&self.epoll, &mut event, Some(&tick))) {
                 Ok(1) => self.handle(event[0]),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => {}
                 Err(e) => return tracing::error!("epoll_wait failed, this worker ends: {e}"),
             }
             self.sweep_when_due();
