@@ -27,11 +27,11 @@ const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(1
 const ZEROES: &[u8] = &[0; CALL_LEN_MAX as usize];
 /// Octets of a call at most; the balancer does not look at them.
 const CALL_LEN_MAX: u32 = 64 << 10;
-/// Least pause of a writer, so that virtual time always moves.
-const PAUSE_MIN: Duration = Duration::from_micros(1);
-/// How long the driver waits for the server's FIN after its own, before it drops the socket without a packet to
-/// have the port again. An orphan would hold it for about 100 s (`net.ipv4.tcp_orphan_retries`).
-const FIN_LINGER: Duration = Duration::from_secs(1);
+/// Least pause of a writer: virtual time must move, and more calls tell no more of a failover.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// How long remoor's driver keeps a socket after its FIN, before it drops it without a packet to have the port again.
+/// An orphan would hold it for about 100 s (`net.ipv4.tcp_orphan_retries`).
+const FIN_LINGER: Duration = Duration::from_millis(450);
 
 /// What decides for a client: when to connect, from where, and on which connection calls go.
 ///
@@ -99,13 +99,17 @@ struct Endpoint {
 pub(super) struct Client<L> {
     logic: L,
     tcp: Tcp,
+    exact_resets: bool,
     round_trip: Duration,
     start: Instant,
     call_every: Duration,
     call_body: Bytes,
     endpoints: BTreeMap<ConnId, Endpoint>,
-    /// Each attempt with its id, in order.
-    pub(super) attempts: Vec<(ConnId, Attempt)>,
+    /// In order.
+    pub(super) attempts: Vec<Attempt>,
+    by_conn: BTreeMap<ConnId, usize>,
+    /// By port and initial sequence number.
+    by_syn: BTreeMap<(u16, u32), usize>,
     pub(super) notices: Vec<(Instant, Notice)>,
     /// When the replies that writers got since the world last asked were sent.
     pub(super) replies: Vec<Instant>,
@@ -120,12 +124,15 @@ impl<L: Logic> Client<L> {
         Self {
             logic,
             tcp: scenario.tcp,
+            exact_resets: scenario.exact_resets,
             round_trip: scenario.round_trip,
             start: scenario.start,
             call_every: scenario.call_every.max(PAUSE_MIN),
             call_body: Bytes::from_static(&ZEROES[..scenario.call_len.min(CALL_LEN_MAX) as usize]),
             endpoints: BTreeMap::new(),
             attempts: Vec::new(),
+            by_conn: BTreeMap::new(),
+            by_syn: BTreeMap::new(),
             notices: Vec::new(),
             replies: Vec::new(),
             writers: BTreeMap::new(),
@@ -252,7 +259,9 @@ impl<L: Logic> Client<L> {
         let flow = FiveTuple { client: (CLIENT, port).into(), service: SERVICE };
         endpoint.socket = Some(Socket::connect(flow, isn, self.tcp, self.round_trip, cx.now, &mut io));
         let at = cx.now.saturating_duration_since(self.start);
-        self.attempts.push((conn, Attempt::new(at, port, isn)));
+        self.by_conn.insert(conn, self.attempts.len());
+        self.by_syn.insert((port, isn), self.attempts.len());
+        self.attempts.push(Attempt::new(at, port, isn));
         self.carry_out(conn, io, cx);
     }
 
@@ -266,7 +275,7 @@ impl<L: Logic> Client<L> {
                 self.carry_out(conn, io, cx);
             }
             (Some(socket), Abandon::Reset) => {
-                socket.reset(&mut io);
+                socket.reset(self.exact_resets, &mut io);
                 self.carry_out(conn, io, cx);
                 self.remove(conn, cx);
             }
@@ -372,7 +381,7 @@ impl<L: Logic> Client<L> {
     }
 
     fn attempt_mut(&mut self, conn: ConnId) -> Option<&mut Attempt> {
-        self.attempts.iter_mut().rev().find(|(id, _)| *id == conn).map(|(_, attempt)| attempt)
+        self.attempts.get_mut(*self.by_conn.get(&conn)?)
     }
 
     fn count_repeated_syns(&mut self, conn: ConnId, io: &Io) {
@@ -395,8 +404,8 @@ impl<L: Logic> Client<L> {
 
     /// A SYN of the client went to a backend.
     pub(super) fn note_passage(&mut self, port: u16, isn: u32, backend: crate::BackendId) {
-        let mine = |(_, attempt): &&mut (ConnId, Attempt)| attempt.port == port && attempt.isn == isn;
-        if let Some((_, attempt)) = self.attempts.iter_mut().rev().find(mine) {
+        let index = self.by_syn.get(&(port, isn));
+        if let Some(attempt) = index.and_then(|index| self.attempts.get_mut(*index)) {
             attempt.reached = Some(backend);
         }
     }

@@ -102,7 +102,7 @@ impl Node {
             if let Some(connection) = self.connections.get_mut(&port) {
                 match connection.unread.is_empty() {
                     true => connection.socket.close(cx.now, &mut io),
-                    false => connection.socket.reset(&mut io),
+                    false => connection.socket.reset(false, &mut io),
                 }
             }
             self.carry_out(port, io, cx);

@@ -257,9 +257,13 @@ impl Socket {
         }
     }
 
-    /// close(2) with SO_LINGER 0: a RST, but none before the handshake (`tcp_need_reset`).
-    pub(super) fn reset(&mut self, io: &mut Io) {
+    /// close(2) with SO_LINGER 0: a RST, but none before the handshake (`tcp_need_reset`). Its number is that after
+    /// all that was sent; with `exact`, one with the number the peer acknowledged last goes before it.
+    pub(super) fn reset(&mut self, exact: bool, io: &mut Io) {
         if self.state == State::Open {
+            if exact && self.snd_una != self.snd_nxt {
+                self.emit(TcpFlags::RST | TcpFlags::ACK, self.snd_una, None, io);
+            }
             self.emit(TcpFlags::RST | TcpFlags::ACK, self.snd_nxt, None, io);
         }
         self.end(io, None);
@@ -476,3 +480,6 @@ fn doubled(timer: Duration, times: u32) -> Duration {
 fn after(a: u32, b: u32) -> bool {
     (b.wrapping_sub(a) as i32) < 0
 }
+
+#[cfg(test)]
+mod tests;
