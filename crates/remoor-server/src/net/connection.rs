@@ -31,6 +31,8 @@ pub(super) struct Connection {
     buffered: AtomicBool,
     /// The schedule keeps enough calls of this connection waiting.
     pub(super) backlogged: AtomicBool,
+    /// Records read that are neither executed nor known to the schedule yet.
+    pub(super) undispatched: AtomicUsize,
     /// The client has ended its side; close when the last reply is out.
     pub(super) ended: AtomicBool,
     /// Written under the lock of `interest`.
@@ -85,6 +87,7 @@ impl Connection {
             interest: Mutex::default(),
             buffered: AtomicBool::new(false),
             backlogged: AtomicBool::new(false),
+            undispatched: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),

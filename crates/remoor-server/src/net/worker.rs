@@ -119,8 +119,11 @@ impl<S: Service> Net<S> {
     fn read(&self, connection: &Arc<Connection>, mut receive: bool) {
         while !self.draining.load(SeqCst) && connection.claim() {
             let taken = connection.take(receive);
-            if matches!(taken, Ok(Taken::Ended)) {
-                connection.ended.store(true, Relaxed);
+            // Before another worker may read on and find the end of the stream.
+            match taken {
+                Ok(Taken::Record(_)) => _ = connection.undispatched.fetch_add(1, SeqCst),
+                Ok(Taken::Ended) => connection.ended.store(true, SeqCst),
+                _ => {}
             }
             connection.release();
             self.rearm(connection);
@@ -140,7 +143,9 @@ impl<S: Service> Net<S> {
     fn dispatch(&self, connection: &Arc<Connection>, record: Bytes) {
         self.moved(connection);
         if self.service.is_null(&record) {
-            return self.execute(connection, record);
+            self.execute(connection, record);
+            connection.undispatched.fetch_sub(1, SeqCst);
+            return self.close_if_done(connection);
         }
         let bytes = record.len();
         let task = Task { connection: connection.clone(), record };
@@ -148,6 +153,7 @@ impl<S: Service> Net<S> {
         let next = schedule.offer(connection.id, task, bytes);
         self.note_backlog(&schedule, connection);
         drop(schedule);
+        connection.undispatched.fetch_sub(1, SeqCst);
         self.run(next);
     }
 
@@ -228,12 +234,12 @@ impl<S: Service> Net<S> {
 
     /// A client that ended its side still gets the replies to what it had sent.
     fn close_if_done(&self, connection: &Arc<Connection>) {
-        if connection.ended.load(Relaxed) && connection.unsent() == 0 {
-            let pending = locked(&self.schedule).pending(connection.id);
-            if pending == 0 {
-                tracing::debug!(client = %connection.peer, "connection ended");
-                self.close(connection);
-            }
+        // In the order in which a call moves on: read, scheduled, replied to.
+        let all_read = connection.ended.load(SeqCst) && connection.undispatched.load(SeqCst) == 0;
+        let all_run = all_read && locked(&self.schedule).pending(connection.id) == 0;
+        if all_run && connection.unsent() == 0 {
+            tracing::debug!(client = %connection.peer, "connection ended");
+            self.close(connection);
         }
     }
 
