@@ -1,5 +1,7 @@
 //! The client against a real server on loopback.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,16 +18,27 @@ use tempfile::TempDir;
 /// A server that can be stopped and started again at the same address, over the same files.
 struct Host {
     state: TempDir,
-    vfs: Arc<MemoryVfs>,
+    export: Export,
     address: SocketAddr,
     running: Option<Running>,
 }
 
+enum Export {
+    /// What is written is stable at once.
+    Memory(Arc<MemoryVfs>),
+    /// UNSTABLE stays unstable until COMMIT.
+    Directory(TempDir),
+}
+
 impl Host {
     fn start(options: &str) -> Self {
+        Self::serving(Export::Memory(Arc::new(MemoryVfs::new(64 << 20, 1))), options)
+    }
+
+    fn serving(export: Export, options: &str) -> Self {
         let mut host = Self {
             state: tempfile::tempdir().unwrap(),
-            vfs: Arc::new(MemoryVfs::new(64 << 20, 1)),
+            export,
             address: "127.0.0.1:0".parse().unwrap(),
             running: None,
         };
@@ -37,9 +50,12 @@ impl Host {
         if let Some(running) = self.running.take() {
             running.stop();
         }
-        let exports = Exports::from_args([format!("memory:/data:{options}")]).unwrap();
-        let server = Server::builder().exports(exports).listen(self.address).state_dir(self.state.path());
-        let running = server.vfs("/data", self.vfs.clone()).start().unwrap();
+        let server = Server::builder().listen(self.address).state_dir(self.state.path());
+        let server = match &self.export {
+            Export::Memory(vfs) => server.exports(exports("memory:/data", options)).vfs("/data", vfs.clone()),
+            Export::Directory(dir) => server.exports(exports(&dir.path().to_string_lossy(), options)),
+        };
+        let running = server.start().unwrap();
         self.address = running.local_addrs()[0];
         self.running = Some(running);
     }
@@ -50,13 +66,20 @@ impl Host {
     }
 }
 
+fn exports(dir: &str, options: &str) -> Exports {
+    Exports::from_args([format!("{dir}:{options}")]).unwrap()
+}
+
 fn options(text: &str) -> Options {
     text.parse().unwrap()
 }
 
+/// From and to which port, move by move.
+type Moves = Arc<Mutex<Vec<(u16, u16)>>>;
+
 /// A client, and the ports it moved between.
-fn observed(host: &Host, text: &str) -> (Client, Arc<Mutex<Vec<(u16, u16)>>>) {
-    let moves = Arc::new(Mutex::new(Vec::new()));
+fn observed(host: &Host, text: &str) -> (Client, Moves) {
+    let moves = Moves::default();
     let told = Arc::clone(&moves);
     let observer: Observer = Arc::new(move |_, notice: &Notice| {
         if let Notice::Moved { from_port, to_port, .. } = notice {
@@ -101,9 +124,11 @@ async fn a_directory_larger_than_one_reply_is_listed_whole() {
 
 #[tokio::test]
 async fn unstable_data_is_written_again_when_the_server_is_another_instance() {
-    let mut host = Host::start("rw,insecure,no_root_squash");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_string_lossy().into_owned();
+    let mut host = Host::serving(Export::Directory(dir), "rw,insecure,no_root_squash");
     let client = Client::connect(host.address, options("noresvport")).unwrap();
-    let root = client.mount("/data").await.unwrap();
+    let root = client.mount(&path).await.unwrap();
     let file = client.create(&root, b"a").await.unwrap();
     let mut unstable = Unstable::default();
     client.write_unstable(&file.handle, 0, "lost?".into(), &mut unstable).await.unwrap();

@@ -31,9 +31,9 @@ pub(crate) struct Args {
     /// [default: /var/lib/remoor as root, else ~/.local/state/remoor]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Name of this node of a pair
-    #[arg(long, value_name = "NAME", default_value = "a")]
-    node: String,
+    /// Name of this node of a pair [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     /// Worker threads
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -71,12 +71,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 impl Args {
     fn start(&self) -> Result<Running, Failure> {
-        let mut server = Server::builder()
-            .exports(self.load_exports()?)
-            .node_name(&self.node)
-            .state_dir(self.state_dir()?);
+        let mut server = Server::builder().exports(self.load_exports()?).state_dir(self.state_dir()?);
         for address in &self.listen {
             server = server.listen(*address);
+        }
+        if let Some(node) = &self.node {
+            server = server.node_name(node);
         }
         if let Some(workers) = self.workers {
             server = server.workers(workers);
