@@ -101,7 +101,7 @@ impl Profile {
 ///
 /// [`PredictError::TooManyEvents`].
 pub fn predict_linux(scenario: &Scenario, profile: &Profile) -> Result<Prediction, PredictError> {
-    let scenario = Scenario { tcp: profile.tcp(), exact_resets: false, ..scenario.bounded() };
+    let scenario = Scenario { tcp: profile.tcp(), tcp_repair: false, ..scenario.bounded() };
     World::new(&scenario, Transport::new(*profile, scenario.seed)).run()
 }
 

@@ -269,6 +269,16 @@ impl Socket {
         self.end(io, None);
     }
 
+    /// A FIN and its copy, whatever is in flight; then the socket is gone.
+    pub(super) fn finish_and_forget(&mut self, io: &mut Io) {
+        if self.state == State::Open && self.fin.is_none() {
+            for _ in 0..2 {
+                self.emit(TcpFlags::FIN | TcpFlags::ACK, self.snd_nxt, None, io);
+            }
+        }
+        self.end(io, None);
+    }
+
     /// Fires the timer.
     pub(super) fn handle_timeout(&mut self, now: Instant, io: &mut Io) {
         self.deadline = None;
