@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use remoor_flow::BackendId;
-use remoor_flow::predict::{self, AnswerKind, Attempt, FAULTY, PredictError, Prediction, Scenario, Sender};
+use remoor_flow::predict::{self, AnswerKind, Attempt, FAULTY, Prediction, Scenario, Sender};
 use remoor_nfs::reconnect::{ConfigError, EPHEMERAL_HI, EPHEMERAL_LO, Rebind};
 
 use crate::case::Case;
@@ -13,8 +13,8 @@ use crate::topology::Node;
 /// Predicts `case`; of several rounds each is expected to come to the same.
 ///
 /// # Errors
-/// [`PredictError`] if the options do not fit a host with the default range of ephemeral ports.
-pub fn expect(case: &Case) -> Result<Expected, PredictError> {
+/// [`ConfigError`] if the options do not fit a host with the default range of ephemeral ports.
+pub fn expect(case: &Case) -> Result<Expected, ConfigError> {
     let scenario = scenario(case)?;
     Ok(expected(&predict::predict(&scenario)?, &scenario))
 }
@@ -23,7 +23,7 @@ pub fn expect(case: &Case) -> Result<Expected, PredictError> {
 ///
 /// # Errors
 /// As [`expect`].
-pub fn simulate(case: &Case) -> Result<CaseReport, PredictError> {
+pub fn simulate(case: &Case) -> Result<CaseReport, ConfigError> {
     let scenario = scenario(case)?;
     let prediction = predict::predict(&scenario)?;
     let expected = expected(&prediction, &scenario);

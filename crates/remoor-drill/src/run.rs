@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use remoor_flow::Health;
-use remoor_flow::predict::PredictError;
+use remoor_nfs::reconnect::ConfigError;
 
 use crate::attempts::{AnswerKind, Answerer, Attempt, attempts};
 use crate::balancer::{Balancer, BalancerError, FlowView, KernelBalancer, ModelBalancer};
@@ -77,7 +77,7 @@ pub enum RunError {
     #[error(transparent)]
     Fault(#[from] FaultError),
     #[error(transparent)]
-    Predict(#[from] PredictError),
+    Predict(#[from] ConfigError),
     #[error("cannot read the exported directory: {0}")]
     Check(io::Error),
     #[error("cannot save packets to {path}: {source}")]

@@ -25,12 +25,15 @@
 
 pub mod errno;
 pub mod exports;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handle;
 mod mnt;
 mod net;
 mod server;
 mod service;
 mod state;
+mod sys;
 mod v3;
 pub mod vfs;
 

@@ -13,7 +13,7 @@ use remoor_rpc::xdr::{Array, List, Opaque};
 
 use crate::exports::ClientSpec;
 use crate::service::{Request, Row, row};
-use crate::state::ServedExport;
+use crate::state::{ANY_MOUNT, ServedExport};
 use crate::vfs::{Caller, NodeHandle};
 
 /// The table of procedures.
@@ -36,7 +36,9 @@ fn mount(request: &Request<'_>, path: &DirPath) -> Result<MountOk, MountStat> {
     let path = as_path(path);
     let client = request.peer.ip();
     let refused = |why: &str| {
-        tracing::warn!(%client, "mount of {} refused: {why}", path.display());
+        if request.state.is_news(client, ANY_MOUNT) {
+            tracing::warn!(client = %client.to_canonical(), "mount of {} refused: {why}", path.display());
+        }
         MountStat::Acces
     };
     let export = request.state.export_above(path).ok_or_else(|| refused("no such export"))?;

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use remoor_nfs::v3::WriteVerf;
 use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::system::uname;
 use sha2::{Digest, Sha256};
 
 use crate::exports::{Export, Exports, Storage, export_id};
@@ -16,6 +17,7 @@ use crate::handle::{KeyError, Signer};
 use crate::net::{self, Connections, DEFAULT_WORKERS, Limits};
 use crate::service::NfsService;
 use crate::state::{ServedExport, State};
+use crate::vfs::local::{Durability, LocalOptions, LocalVfs, OpenError};
 use crate::vfs::memory::{DEFAULT_LIMIT_BYTES, MemoryVfs};
 use crate::vfs::{MAX_NODE_HANDLE, Vfs};
 
@@ -64,6 +66,8 @@ pub enum StartError {
     #[error("cannot export {path:?}: {reason}")]
     Vfs { path: PathBuf, reason: String },
     #[error(transparent)]
+    Local(#[from] OpenError),
+    #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -89,7 +93,7 @@ impl Builder {
         self
     }
 
-    /// The name of this node, which makes its write verifiers differ from other nodes'.
+    /// The name of this node, a file name, by default the host's. Nodes that share a state directory must differ in it.
     pub fn node_name(mut self, name: impl Into<String>) -> Self {
         self.node_name = name.into();
         self
@@ -136,7 +140,7 @@ impl Builder {
         let served: Vec<_> =
             self.exports.list.iter().map(|export| self.open(export, random)).collect::<Result<_, _>>()?;
         refuse_doubles(&served)?;
-        Ok(State::new(served, signer, write_verf(&self.node_name, random)))
+        Ok(State::new(served, signer, write_verf(&self.node(), random)))
     }
 
     fn signer(&self, random: [u8; 32]) -> Result<Signer, StartError> {
@@ -162,15 +166,44 @@ impl Builder {
                 let instance = u64::from_ne_bytes(std::array::from_fn(|n| random[n]));
                 Arc::new(MemoryVfs::new(DEFAULT_LIMIT_BYTES, instance))
             }
-            (None, Storage::Local) => self.open_local(&path)?,
+            (None, Storage::Local) => self.open_local(export, &path)?,
         };
         check_root(&path, &*vfs)?;
         Ok(ServedExport { path, id, vfs, rules: export.rules.clone() })
     }
 
-    fn open_local(&self, path: &Path) -> Result<Arc<dyn Vfs>, StartError> {
-        Err(StartError::Vfs { path: path.into(), reason: "local directories are not served yet".into() })
+    fn open_local(&self, export: &Export, path: &Path) -> Result<Arc<dyn Vfs>, StartError> {
+        let options = LocalOptions {
+            durability: durability(export),
+            state_dir: self.state_dir.clone().ok_or(StartError::NoStateDir)?,
+            node: self.node(),
+            max_open: None,
+            scheme: None,
+        };
+        let vfs = LocalVfs::open(path, &options)?;
+        let (scheme, reason) = vfs.scheme();
+        tracing::info!(export = %path.display(), "file handles: {scheme:?} ({reason})");
+        if vfs.is_single_user() {
+            tracing::warn!(
+                export = %path.display(),
+                "not root, so every file is used and made as the server's own user, whoever the client's is"
+            );
+        }
+        Ok(Arc::new(vfs))
     }
+
+    fn node(&self) -> String {
+        if !self.node_name.is_empty() {
+            return self.node_name.clone();
+        }
+        uname().nodename().to_string_lossy().replace('/', "_")
+    }
+}
+
+/// `async` only if no client is promised `sync`.
+fn durability(export: &Export) -> Durability {
+    let sync = export.rules.iter().any(|rule| rule.options.sync);
+    if sync { Durability::Sync } else { Durability::Async }
 }
 
 /// The directory without symbolic links, so that one directory has one path and one identity.

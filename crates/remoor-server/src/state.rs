@@ -19,10 +19,13 @@ use crate::vfs::Vfs;
 const FIRST_UNRESERVED_PORT: u16 = 1024;
 /// Mounts that DUMP remembers; the oldest are forgotten.
 const MAX_MOUNTS: usize = 4096;
-/// Clients whose port refusals are told apart in the log.
+/// Clients whose refusals are told apart in the log.
 const MAX_REFUSED_CLIENTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// How long a client is not mentioned again after its port was refused.
+/// How long a client is not mentioned again after a refusal.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
+
+/// Subject of [`State::is_news`] for mounts of what is not exported.
+pub(crate) const ANY_MOUNT: u64 = u64::MAX;
 
 /// An export that is served.
 pub(crate) struct ServedExport {
@@ -94,15 +97,23 @@ impl State {
         self.port_refusals.load(Relaxed)
     }
 
-    fn log_refusal(&self, peer: SocketAddr, export: &ServedExport) {
+    /// Whether a refusal of this client is to be logged: once in [`REFUSAL_PAUSE`] for each `subject`, an export's id or
+    /// [`ANY_MOUNT`].
+    pub(crate) fn is_news(&self, client: IpAddr, subject: u64) -> bool {
         let now = Instant::now();
-        let key = (peer.ip(), export.id);
         let mut refused = locked(&self.refused);
-        if refused.get(&key).is_some_and(|last| now.duration_since(*last) < REFUSAL_PAUSE) {
+        let recent = |last: &Instant| now.duration_since(*last) < REFUSAL_PAUSE;
+        let news = !refused.get(&(client, subject)).is_some_and(recent);
+        if news {
+            refused.put((client, subject), now);
+        }
+        news
+    }
+
+    fn log_refusal(&self, peer: SocketAddr, export: &ServedExport) {
+        if !self.is_news(peer.ip(), export.id) {
             return;
         }
-        refused.put(key, now);
-        drop(refused);
         tracing::warn!(
             client = %peer.ip().to_canonical(),
             port = peer.port(),
@@ -137,4 +148,86 @@ impl State {
 /// Each value under these locks is whole between statements, so a poisoned lock is used on.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+    use crate::exports::Exports;
+    use crate::vfs::memory::MemoryVfs;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(buf)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(run: impl FnOnce()) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || writer.clone());
+        tracing::subscriber::with_default(subscriber.finish(), run);
+        String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn state(text: &str) -> State {
+        let exports = Exports::parse(Path::new("exports"), text.as_bytes()).unwrap();
+        let served = |(id, export): (u64, crate::exports::Export)| ServedExport {
+            path: export.path,
+            id,
+            vfs: Arc::new(MemoryVfs::new(1 << 20, id)),
+            rules: export.rules,
+        };
+        State::new((1..).zip(exports.list).map(served).collect(), Signer::new([0; 32]), [0; 8])
+    }
+
+    #[test]
+    fn a_refused_port_is_logged_once_with_both_remedies() {
+        let state = state("/srv/data *(rw)\n/open *(insecure)");
+        let try_port = |path: &str, port: u16| {
+            let export = state.export_above(Path::new(path)).unwrap();
+            let peer = SocketAddr::from(([192, 0, 2, 7], port));
+            state.may_use_port(peer, export, export.options_for(peer.ip()).unwrap())
+        };
+        let text = logged(|| {
+            assert!(!try_port("/srv/data", 1024) && !try_port("/srv/data", 40001));
+            assert!(try_port("/srv/data", 1023) && try_port("/open", 40001));
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for part in
+            ["client=192.0.2.7", "port=1024", "export=/srv/data", "mount with resvport", "with insecure"]
+        {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert_eq!(state.port_refusals(), 2);
+    }
+
+    #[test]
+    fn the_closest_export_is_found_by_components() {
+        let state = state("/a *\n/a/b *\n/ab *");
+        let above = |path| state.export_above(Path::new(path)).map(|e| e.path.to_str().unwrap());
+        assert_eq!(above("/a/b/c"), Some("/a/b"));
+        assert_eq!(above("/a/bc"), Some("/a"));
+        assert_eq!(above("/ab/"), Some("/ab"));
+        assert_eq!(above("/"), None);
+    }
+
+    #[test]
+    fn mounts_are_bounded() {
+        let state = state("/a *");
+        let client = IpAddr::from([192, 0, 2, 7]);
+        (0..MAX_MOUNTS + 10).for_each(|n| state.mounted(client, Path::new(&format!("/a/{n}"))));
+        assert_eq!(state.mounts().len(), MAX_MOUNTS);
+        state.unmounted(client, None);
+        assert!(state.mounts().is_empty());
+    }
 }

@@ -130,7 +130,6 @@ use Status::{Implemented, NoEffect, NotYet};
 const NO_NLM: &str = "locking (NLM) is not served, mount with nolock";
 const ONE_FS: &str =
     "an export is one directory tree; file systems mounted below it are exported by their own line";
-const NO_GSS: &str = "only AUTH_SYS is served";
 const V4_ONLY: &str = "it belongs to NFS version 4";
 const NO_DELAY: &str = "writes are never delayed, so there is nothing to gather";
 
@@ -164,7 +163,7 @@ pub static OPTIONS: &[OptionRow] = rows![
     "crossmnt", "no", NotYet(ONE_FS), "Cross into file systems mounted below.";
     "no_auth_nlm", "no", NotYet(NO_NLM), "Do not authenticate lock requests.";
     "insecure_locks", "no", NotYet(NO_NLM), "Do not authenticate lock requests.";
-    "sec" = "FLAVOR[:FLAVOR...]", "sys", NotYet(NO_GSS), "Security flavors, in order of preference.";
+    "sec" = "FLAVOR[:FLAVOR...]", "sys", Implemented(only_sys), "Security flavors, in order of preference.";
     "xprtsec" = "POLICY[:POLICY...]", "none:tls:mtls", NotYet("RPC-with-TLS is not served"), "Transport security.";
     "squash_uids" = "LIST", "none", NotYet("use all_squash"), "Users to treat as anonymous.";
     "squash_gids" = "LIST", "none", NotYet("use all_squash"), "Groups to treat as anonymous.";
@@ -183,6 +182,10 @@ pub static OPTIONS: &[OptionRow] = rows![
 fn set_fsid(options: &mut Options, argument: &str) -> Result<(), &'static str> {
     options.fsid = Some(argument.parse()?);
     Ok(())
+}
+
+fn only_sys(_: &mut Options, argument: &str) -> Result<(), &'static str> {
+    if argument == "sys" { Ok(()) } else { Err("sys; other flavors are not yet supported") }
 }
 
 /// Why an option was not taken.
@@ -281,9 +284,11 @@ mod tests {
     fn refusals_say_what_and_why() {
         let error = |word| apply(&mut Options::default(), word).unwrap_err().to_string();
         assert_eq!(
-            error("sec=krb5"),
-            "option \"sec\" is not yet supported: only AUTH_SYS is served; remove it"
+            error("xprtsec=tls"),
+            "option \"xprtsec\" is not yet supported: RPC-with-TLS is not served; remove it"
         );
+        assert_eq!(error("sec=krb5"), "option sec=krb5: must be sys; other flavors are not yet supported");
+        assert_eq!(apply(&mut Options::default(), "sec=sys"), Ok(None));
         assert_eq!(
             error("no_rot_squash"),
             "unknown option \"no_rot_squash\"; did you mean \"no_root_squash\"?"

@@ -135,7 +135,13 @@ impl Exports {
     ) -> Result<(), ParseErrorKind> {
         let (client, list) = split_client(word)?;
         if client.is_empty() {
-            self.warn(origin, format!("{word:?} stands alone and exports {path:?} to everybody; a blank before \"(\" separates options from their client"));
+            self.warn(
+                origin,
+                format!(
+                    "{word:?} stands alone and exports {path:?} to everybody; \
+                 a blank before \"(\" separates options from their client"
+                ),
+            );
         }
         let mut options = defaults.clone();
         self.options(&mut options, list, origin)?;

@@ -31,8 +31,12 @@ pub(super) struct Connection {
     buffered: AtomicBool,
     /// The schedule keeps enough calls of this connection waiting.
     pub(super) backlogged: AtomicBool,
+    /// Records read that are neither executed nor known to the schedule yet.
+    pub(super) undispatched: AtomicUsize,
     /// The client has ended its side; close when the last reply is out.
     pub(super) ended: AtomicBool,
+    /// Written under the lock of `interest`.
+    closed: AtomicBool,
     /// Bytes of replies not taken by the socket.
     unsent: AtomicUsize,
     max_unsent: usize,
@@ -51,7 +55,6 @@ struct Interest {
     armed: Option<EventFlags>,
     /// A worker is reading; it arms again when it has a record.
     reading: bool,
-    closed: bool,
 }
 
 /// What a look at the socket gave.
@@ -84,7 +87,9 @@ impl Connection {
             interest: Mutex::default(),
             buffered: AtomicBool::new(false),
             backlogged: AtomicBool::new(false),
+            undispatched: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),
             max_unsent: limits.reply_bytes,
             progress_millis: AtomicU64::new(0),
@@ -94,6 +99,11 @@ impl Connection {
     /// Bytes of replies that wait for the client to read.
     pub(super) fn unsent(&self) -> usize {
         self.unsent.load(Relaxed)
+    }
+
+    /// Whether [`Connection::close`] was called: nobody waits for a reply any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
     }
 
     /// Whether more replies wait than the limit allows, so that no further call is to be read or executed.
@@ -123,7 +133,7 @@ impl Connection {
     /// Takes the reading side, unless another worker has it.
     pub(super) fn claim(&self) -> bool {
         let mut interest = locked(&self.interest);
-        let free = !interest.reading && !interest.closed;
+        let free = !interest.reading && !self.is_closed();
         interest.reading |= free;
         free
     }
@@ -136,7 +146,7 @@ impl Connection {
     /// Asks epoll for what this connection waits for now. `draining`: it is not to be read any more.
     pub(super) fn rearm(&self, epoll: impl AsFd, draining: bool) -> io::Result<()> {
         let mut interest = locked(&self.interest);
-        if interest.closed {
+        if self.is_closed() {
             return Ok(());
         }
         let wanted = self.wanted(interest.reading, draining);
@@ -190,17 +200,16 @@ impl Connection {
         sent.map(|()| unsent < before)
     }
 
-    /// Ends the connection; true for the caller that did it.
-    pub(super) fn close(&self, epoll: impl AsFd) -> bool {
-        let mut interest = locked(&self.interest);
-        if interest.closed {
-            return false;
-        }
-        interest.closed = true;
-        // Neither can fail in a way that matters: the descriptor is ours and closes with the last reference.
+    /// Marks the connection closed; true for the one caller that is to [`Connection::shut_down`] it.
+    pub(super) fn close(&self) -> bool {
+        let _interest = locked(&self.interest);
+        !self.closed.swap(true, Relaxed)
+    }
+
+    /// Tells the client. Neither step can fail in a way that matters: the descriptor closes with the last reference.
+    pub(super) fn shut_down(&self, epoll: impl AsFd) {
         let _ = epoll::delete(epoll, &self.socket);
         let _ = self.socket.shutdown(Shutdown::Both);
-        true
     }
 }
 

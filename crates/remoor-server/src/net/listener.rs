@@ -51,7 +51,8 @@ impl Listener {
     pub(super) fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (socket, peer) = self.socket.accept()?;
         socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
+        // Fails if the client is gone already, which the first read tells.
+        let _ = socket.set_tcp_nodelay(true);
         let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         Ok((socket, peer))
     }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -59,6 +59,8 @@ struct Net<S> {
     /// Told when a call has executed while the server drains.
     drained: Condvar,
     draining: AtomicBool,
+    /// Workers that handle an event, and so may have read a call that the schedule does not know yet.
+    attending: AtomicUsize,
     stopping: AtomicBool,
     next_id: AtomicU64,
     started: Instant,
@@ -135,6 +137,7 @@ impl<S: Service> Net<S> {
             connections: RwLock::default(),
             drained: Condvar::new(),
             draining: AtomicBool::new(false),
+            attending: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             next_id: AtomicU64::new(FIRST_CONNECTION),
             started: Instant::now(),
@@ -174,7 +177,7 @@ impl<S: Service> Handle<S> {
     /// Accepts and reads no more, lets what executes finish, sends its replies, closes. True if all was sent
     /// within [`Limits::drain`]; otherwise threads that are stuck in a call are left behind.
     pub(crate) fn stop(&mut self) -> bool {
-        self.net.draining.store(true, Relaxed);
+        self.net.draining.store(true, SeqCst);
         for listener in &self.net.listeners {
             listener.close(&self.net.epoll);
         }
@@ -197,7 +200,8 @@ impl<S: Service> Handle<S> {
         let deadline = Instant::now() + self.net.limits.drain;
         let mut schedule = locked(&self.net.schedule);
         loop {
-            if schedule.is_idle() && self.net.snapshot().iter().all(|c| c.unsent() == 0) {
+            let attending = self.net.attending.load(SeqCst) > 0;
+            if !attending && schedule.is_idle() && self.net.snapshot().iter().all(|c| c.unsent() == 0) {
                 return true;
             }
             if Instant::now() >= deadline {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -24,7 +24,11 @@ impl<S: Service> Net<S> {
         while !self.stopping.load(Relaxed) {
             let mut event = [Event { flags: EventFlags::empty(), data: EventData::new_u64(STOP) }];
             match retry_on_intr(|| epoll::wait(&self.epoll, &mut event, Some(&tick))) {
-                Ok(1) => self.handle(event[0]),
+                Ok(1) => {
+                    self.attending.fetch_add(1, SeqCst);
+                    self.handle(event[0]);
+                    self.attending.fetch_sub(1, SeqCst);
+                }
                 Ok(_) => {}
                 Err(e) => return tracing::error!("epoll_wait failed, this worker ends: {e}"),
             }
@@ -113,20 +117,20 @@ impl<S: Service> Net<S> {
 
     /// Reads and executes until there is no whole record left; looks at the socket at most once.
     fn read(&self, connection: &Arc<Connection>, mut receive: bool) {
-        while !self.draining.load(Relaxed) && connection.claim() {
+        while !self.draining.load(SeqCst) && connection.claim() {
             let taken = connection.take(receive);
-            if matches!(taken, Ok(Taken::Ended)) {
-                connection.ended.store(true, Relaxed);
+            // Before another worker may read on and find the end of the stream.
+            match taken {
+                Ok(Taken::Record(_)) => _ = connection.undispatched.fetch_add(1, SeqCst),
+                Ok(Taken::Ended) => connection.ended.store(true, SeqCst),
+                _ => {}
             }
             connection.release();
             self.rearm(connection);
             match taken {
                 Ok(Taken::Record(record)) => self.dispatch(connection, record),
-                Ok(Taken::Nothing) => {
-                    return if receive {
-                        self.moved(connection)
-                    };
-                }
+                Ok(Taken::Nothing) if receive => return self.moved(connection),
+                Ok(Taken::Nothing) => return,
                 Ok(Taken::Ended) => return self.close_if_done(connection),
                 Err(Error::Io(e)) => return self.fail(connection, &e),
                 Err(e @ Error::Record(_)) => return self.fail(connection, &e),
@@ -139,7 +143,9 @@ impl<S: Service> Net<S> {
     fn dispatch(&self, connection: &Arc<Connection>, record: Bytes) {
         self.moved(connection);
         if self.service.is_null(&record) {
-            return self.execute(connection, record);
+            self.execute(connection, record);
+            connection.undispatched.fetch_sub(1, SeqCst);
+            return self.close_if_done(connection);
         }
         let bytes = record.len();
         let task = Task { connection: connection.clone(), record };
@@ -147,6 +153,7 @@ impl<S: Service> Net<S> {
         let next = schedule.offer(connection.id, task, bytes);
         self.note_backlog(&schedule, connection);
         drop(schedule);
+        connection.undispatched.fetch_sub(1, SeqCst);
         self.run(next);
     }
 
@@ -161,6 +168,10 @@ impl<S: Service> Net<S> {
     /// Counts a call of `connection` as executed; the task that takes its place.
     fn next_after(&self, connection: &Arc<Connection>) -> Option<Task> {
         let mut schedule = locked(&self.schedule);
+        // Whoever sends enough of its replies, or closes it, takes this lock afterwards and finds it held.
+        if connection.is_choked() && !connection.is_closed() {
+            schedule.hold(connection.id);
+        }
         let next = schedule.finish(connection.id).map(|(_, task)| task);
         self.taken_from_backlog(schedule, next.as_ref());
         if self.draining.load(Relaxed) {
@@ -178,19 +189,13 @@ impl<S: Service> Net<S> {
         }
     }
 
-    /// Executes no more of this connection's calls until the client has read replies.
-    fn hold(&self, connection: &Arc<Connection>) {
-        locked(&self.schedule).hold(connection.id);
-        // What was sent before the line above released nothing.
-        if !connection.is_choked() {
-            self.release(connection);
-        }
-    }
-
+    /// The client has read enough replies for its calls to go on.
     fn release(&self, connection: &Arc<Connection>) {
         let mut schedule = locked(&self.schedule);
         let next = schedule.release(connection.id).map(|(_, task)| task);
         self.taken_from_backlog(schedule, next.as_ref());
+        // The call may take long, and meanwhile others look after the connection.
+        self.rearm(connection);
         self.run(next);
     }
 
@@ -201,7 +206,11 @@ impl<S: Service> Net<S> {
         connection.backlogged.swap(full, Relaxed) && !full
     }
 
+    /// A call whose connection is gone is dropped: its client has sent it again elsewhere, or will.
     fn execute(&self, connection: &Arc<Connection>, record: Bytes) {
+        if connection.is_closed() {
+            return;
+        }
         match self.service.serve(connection.peer, record) {
             Ok(reply) => self.reply(connection, &reply),
             Err(e) => self.fail::<Malformed>(connection, &e),
@@ -211,12 +220,7 @@ impl<S: Service> Net<S> {
     fn reply(&self, connection: &Arc<Connection>, reply: &Record) {
         match connection.send(reply) {
             Ok(()) if connection.unsent() == 0 => self.moved(connection),
-            Ok(()) => {
-                self.rearm(connection);
-                if connection.is_choked() {
-                    self.hold(connection);
-                }
-            }
+            Ok(()) => self.rearm(connection),
             Err(e) => self.fail(connection, &e),
         }
     }
@@ -230,12 +234,12 @@ impl<S: Service> Net<S> {
 
     /// A client that ended its side still gets the replies to what it had sent.
     fn close_if_done(&self, connection: &Arc<Connection>) {
-        if connection.ended.load(Relaxed) && connection.unsent() == 0 {
-            let pending = locked(&self.schedule).pending(connection.id);
-            if pending == 0 {
-                tracing::debug!(client = %connection.peer, "connection ended");
-                self.close(connection);
-            }
+        // In the order in which a call moves on: read, scheduled, replied to.
+        let all_read = connection.ended.load(SeqCst) && connection.undispatched.load(SeqCst) == 0;
+        let all_run = all_read && locked(&self.schedule).pending(connection.id) == 0;
+        if all_run && connection.unsent() == 0 {
+            tracing::debug!(client = %connection.peer, "connection ended");
+            self.close(connection);
         }
     }
 
@@ -245,20 +249,25 @@ impl<S: Service> Net<S> {
     }
 
     fn fail<E: std::fmt::Display>(&self, connection: &Arc<Connection>, error: &E) {
-        if self.close(connection) {
+        if connection.close() {
             self.counts.broken.fetch_add(1, Relaxed);
             tracing::warn!(client = %connection.peer, "connection closed: {error}");
+            self.forget(connection);
         }
     }
 
-    /// Closes the connection and drops its calls that wait; true for the caller that did it.
-    pub(super) fn close(&self, connection: &Arc<Connection>) -> bool {
-        let closed = connection.close(&self.epoll);
-        if closed {
-            self.connections.write().unwrap_or_else(PoisonError::into_inner).remove(&connection.id);
-            locked(&self.schedule).forget(connection.id);
+    pub(super) fn close(&self, connection: &Arc<Connection>) {
+        if connection.close() {
+            self.forget(connection);
         }
-        closed
+    }
+
+    /// Drops the calls of a closed connection that wait. The client hears of it last, so that what it does next
+    /// finds the counts and the limits as they are without this connection.
+    fn forget(&self, connection: &Arc<Connection>) {
+        self.connections.write().unwrap_or_else(PoisonError::into_inner).remove(&connection.id);
+        locked(&self.schedule).forget(connection.id);
+        connection.shut_down(&self.epoll);
     }
 
     fn moved(&self, connection: &Connection) {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use remoor_nfs::v3::{CookieVerf, Entry, Fattr, MAX_IO, NfsStat, PostOpAttr, ReaddirArgs, ReaddirOk, Res};
+use remoor_nfs::v3::{CookieVerf, Entry, MAX_IO, NfsStat, PostOpAttr, ReaddirArgs, ReaddirOk, Res};
 use remoor_rpc::xdr::List;
 
 use super::object::{Object, answer};
@@ -69,17 +69,16 @@ pub(super) fn list(
 
 /// `..` of the exported directory is that directory, as LOOKUP has it.
 fn hide_parent(o: &Object<'_>, entries: &mut [DirEntry]) -> Result<(), NfsStat> {
-    if let Some(parent) = entries.iter_mut().find(|e| &e.name[..] == b"..") {
-        if o.node == o.vfs().root()? {
-            parent.fileid = o.getattr().map(|attr: Fattr| attr.fileid)?;
-        }
+    let parent = entries.iter_mut().find(|entry| &entry.name[..] == b"..");
+    if let Some(parent) = parent.filter(|_| o.vfs().root().is_ok_and(|root| root == o.node)) {
+        parent.fileid = o.getattr()?.fileid;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use remoor_nfs::v3::{Device, FileType, Time};
+    use remoor_nfs::v3::{Device, Fattr, FileType, Time};
     use remoor_rpc::xdr;
 
     use super::*;

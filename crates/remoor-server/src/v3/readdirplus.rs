@@ -21,12 +21,12 @@ pub(super) fn handle(request: &Request<'_>, args: ReaddirplusArgs) -> Res<Readdi
 /// the first entry from being sent.
 fn readdirplus(o: &Object<'_>, args: &ReaddirplusArgs) -> Result<ReaddirplusOk, NfsStat> {
     let mut left = (args.max_count as usize).min(MAX_IO).checked_sub(FRAME_BYTES).ok_or(NfsStat::TooSmall)?;
-    let mut dir_left = args.dir_count as usize;
-    let mut first = true;
+    let (dir_count, mut dir_used) = (args.dir_count as usize, 0);
     let mut fits = |entry: &DirEntry| {
-        let within_dircount = take(&mut dir_left, entry_bytes(entry)) || first;
-        first = false;
-        within_dircount && take(&mut left, 4 + entry_bytes(entry) + PLUS_BYTES)
+        let bytes = entry_bytes(entry);
+        let is_first = dir_used == 0;
+        dir_used += bytes;
+        (is_first || dir_used <= dir_count) && take(&mut left, 4 + bytes + PLUS_BYTES)
     };
     let (entries, eof) = list(o, args.cookie, args.verf, &mut fits)?;
     let entries = entries.into_iter().map(|entry| plus(o, entry)).collect();

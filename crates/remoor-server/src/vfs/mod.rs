@@ -1,6 +1,7 @@
 //! What the NFS procedures need of a file system. Handlers reach files only through [`Vfs`].
 
 mod creation;
+pub mod local;
 pub mod memory;
 mod permission;
 

@@ -1,8 +1,8 @@
 //! What mode bits allow, as the kernel's `generic_permission` and knfsd's `nfsd_permission` and `nfsd_access` decide it.
 
-use remoor_nfs::v3::{Fattr, FileType, access};
+use remoor_nfs::v3::{Fattr, FileType, NfsStat, Sattr, SetTime, access};
 
-use super::Caller;
+use super::{Caller, Result};
 
 /// The caller may read.
 pub(crate) const READ: u32 = 4;
@@ -48,8 +48,23 @@ pub(crate) fn may_write_data(attr: &Fattr, caller: &Caller) -> bool {
     caller.uid == attr.uid || granted(attr, caller) & WRITE != 0
 }
 
-/// ACCESS: the bits of `asked` that mean something for the object's type and that the mode grants.
-pub(crate) fn access_bits(attr: &Fattr, caller: &Caller, asked: u32) -> u32 {
+/// Whether the caller may set owner, group, mode and times, as the kernel's `setattr_prepare` decides it. Setting both times
+/// to now also takes permission to write; size takes permission to write only: neither is decided here.
+pub(crate) fn may_change(attr: &Fattr, caller: &Caller, sattr: &Sattr) -> Result<()> {
+    if caller.is_root() {
+        return Ok(());
+    }
+    let times = [sattr.atime, sattr.mtime];
+    let set_times = times.iter().any(|time| *time != SetTime::Keep) && times != [SetTime::Server; 2];
+    let change = sattr.mode.is_some() || sattr.uid.is_some() || sattr.gid.is_some() || set_times;
+    let owner = caller.uid == attr.uid;
+    let uid = sattr.uid.is_none_or(|uid| uid == attr.uid);
+    let gid = sattr.gid.is_none_or(|gid| gid == attr.gid || caller.in_group(gid));
+    if change && !(owner && uid && gid) { Err(NfsStat::Perm) } else { Ok(()) }
+}
+
+/// ACCESS: the bits of `asked` that mean something for the type and that `have` (of [`granted`]) allows.
+pub(crate) fn access_bits(kind: FileType, have: u32, asked: u32) -> u32 {
     const FILE: &[(u32, u32)] =
         &[(access::READ, READ), (access::MODIFY, WRITE), (access::EXTEND, WRITE), (access::EXECUTE, EXEC)];
     const DIRECTORY: &[(u32, u32)] = &[
@@ -59,8 +74,7 @@ pub(crate) fn access_bits(attr: &Fattr, caller: &Caller, asked: u32) -> u32 {
         (access::EXTEND, WRITE | EXEC),
         (access::DELETE, WRITE | EXEC),
     ];
-    let table = if attr.kind == FileType::Directory { DIRECTORY } else { FILE };
-    let have = granted(attr, caller);
+    let table = if kind == FileType::Directory { DIRECTORY } else { FILE };
     table.iter().filter(|(bit, need)| asked & bit != 0 && have & need == *need).map(|(bit, _)| bit).sum()
 }
 
@@ -124,18 +138,24 @@ mod tests {
 
     #[test]
     fn access_names_only_bits_of_the_type() {
-        let root = caller(0, 0, &[]);
         let all = 0x3f;
-        assert_eq!(access_bits(&attr(FileType::Directory, 0o700), &root, all), 0x1f);
-        assert_eq!(access_bits(&attr(FileType::Regular, 0o700), &root, all), 0x2d);
-        assert_eq!(
-            access_bits(&attr(FileType::Directory, 0o702), &caller(1, 1, &[]), all),
-            0,
-            "write without search"
-        );
-        assert_eq!(
-            access_bits(&attr(FileType::Regular, 0o704), &caller(1, 1, &[]), access::READ),
-            access::READ
-        );
+        assert_eq!(access_bits(FileType::Directory, 7, all), 0x1f);
+        assert_eq!(access_bits(FileType::Regular, 7, all), 0x2d);
+        assert_eq!(access_bits(FileType::Directory, WRITE, all), 0, "write without search");
+        assert_eq!(access_bits(FileType::Regular, READ | WRITE, access::READ), access::READ);
+    }
+
+    #[test]
+    fn owners_change_what_is_theirs() {
+        let file = attr(FileType::Regular, 0o600);
+        let may = |uid, sattr: Sattr| may_change(&file, &caller(uid, 20, &[21]), &sattr);
+        let none = Sattr::default;
+        assert_eq!(may(10, Sattr { mode: Some(0), gid: Some(21), uid: Some(10), ..none() }), Ok(()));
+        assert_eq!(may(10, Sattr { gid: Some(22), ..none() }), Err(NfsStat::Perm));
+        assert_eq!(may(10, Sattr { uid: Some(11), ..none() }), Err(NfsStat::Perm));
+        assert_eq!(may(11, Sattr { mode: Some(0), ..none() }), Err(NfsStat::Perm));
+        assert_eq!(may(11, Sattr { mtime: SetTime::Server, ..none() }), Err(NfsStat::Perm));
+        assert_eq!(may(11, Sattr { mtime: SetTime::Server, atime: SetTime::Server, ..none() }), Ok(()));
+        assert_eq!(may(0, Sattr { uid: Some(11), ..none() }), Ok(()));
     }
 }

@@ -46,6 +46,12 @@ pub(crate) fn address(server: &Running) -> SocketAddr {
     server.local_addrs()[0]
 }
 
+/// Says what is not tested here and what it takes.
+#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
+pub(crate) fn skip(what: &str, remedy: &str) {
+    eprintln!("SKIPPED {what}: {remedy}");
+}
+
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     reader: RecordReader,

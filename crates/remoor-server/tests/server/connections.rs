@@ -169,7 +169,7 @@ fn a_panic_is_answered_with_system_err() {
 #[test]
 fn idle_and_stalled_connections_are_closed() {
     let limits =
-        Limits { idle: Duration::from_millis(200), stall: Duration::from_millis(200), ..Limits::default() };
+        Limits { idle: Duration::from_millis(500), stall: Duration::from_millis(500), ..Limits::default() };
     let (server, fault) = faulty(|b| b.limits(limits));
     let mut idle = Client::connect(&server);
     let mut midway = Client::connect(&server);
@@ -249,4 +249,87 @@ fn many_clients_at_once_each_get_their_own_replies() {
             });
         }
     });
+}
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let limits =
+        Limits { running_per_connection: 2, backlog_calls: 3, reply_bytes: 4096, ..Limits::default() };
+    let (server, fault) = faulty(|b| b.workers(4).limits(limits));
+    let mut steady = Client::connect(&server);
+    let file = file_of(&mut steady, 1 << 20);
+    for round in 0..200 {
+        let mut client = Client::connect(&server);
+        client.send::<v3::Read>(&read(&file, if round % 50 == 0 { SLOW } else { 0 }, 1 << 20));
+        for _ in 0..round % 9 {
+            client.send::<v3::Read>(&read(&file, 0, 1 << 20));
+        }
+        client.write(&[0x80, 0, 0, 0x28][..round % 5]);
+        // Replies that nobody has read make this a reset.
+        drop(client);
+        if round % 10 == 0 {
+            steady.call::<v3::Null>(&());
+        }
+    }
+    fault.let_go();
+    assert!(steady.getattr(&file).is_ok());
+    while server.counters().connections.open > 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(steady.call::<v3::Read>(&read(&file, 0, 5)).status(), v3::NfsStat::Ok);
+    assert!(server.stop(), "no call of theirs is waited for");
+}
+
+#[test]
+fn stopping_does_not_wait_for_ever() {
+    let limits = Limits { drain: Duration::from_millis(50), ..Limits::default() };
+    let (server, fault) = faulty(|b| b.limits(limits));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    client.send::<v3::Read>(&read(&file, SLOW, 1));
+    fault.await_waiting(1);
+    assert!(!server.stop(), "a call was not answered");
+    assert!(client.reply().is_none());
+    fault.let_go();
+}
+
+#[test]
+fn a_server_starts_again_on_its_address_at_once() {
+    let first = memory();
+    let at = address(&first);
+    let mut client = Client::connect(&first);
+    client.call::<v3::Null>(&());
+    assert!(first.stop());
+    assert!(client.reply().is_none());
+    let second = builder(EXPORT).listen(at).start().unwrap();
+    assert_eq!(second.local_addrs()[1], at);
+    Client::over(TcpStream::connect(at).unwrap()).call::<v3::Null>(&());
+}
+
+#[test]
+fn memory_that_clients_can_take_is_bounded_by_name() {
+    let (server, fault) = faulty(|b| b.workers(2));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    client.send::<v3::Read>(&read(&file, SLOW, 1));
+    fault.await_waiting(1);
+    let write = v3::WriteArgs {
+        file: file.clone(),
+        offset: 0,
+        count: 1 << 20,
+        stable: v3::StableHow::Unstable,
+        data: vec![1; 1 << 20].into_iter().collect::<remoor_rpc::Bytes>().into(),
+    };
+    let call = encode_call::<v3::Write>(2, &client.credential, &write).segments().concat();
+    client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut taken = 0;
+    while let Ok(n) = client.stream.write(&call[taken % call.len()..]) {
+        taken += n;
+        // What the server keeps, and the buffers of two sockets.
+        assert!(taken < Limits::default().backlog_bytes + (32 << 20), "the server takes calls without end");
+    }
+    fault.let_go();
+    for _ in 0..=taken / call.len() {
+        assert_eq!(client.status(), ReplyStatus::Success);
+    }
 }

@@ -1,10 +1,13 @@
 //! A server in this process, real TCP on loopback, and a small blocking client.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where what it needs is missing")]
+
 mod client;
 mod connections;
 mod exports;
 mod fault;
 mod interop;
+mod nodes;
 mod ports;
 mod procedures;
 mod rpc;

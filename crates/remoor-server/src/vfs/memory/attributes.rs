@@ -2,6 +2,7 @@
 
 use remoor_nfs::v3::{Fattr, FileType, NfsStat, Sattr, SetTime, Time};
 
+use super::super::permission::may_change;
 use super::super::{Caller, Result};
 use super::content::Content;
 use super::tree::{Body, Object, Tree};
@@ -44,22 +45,15 @@ pub(super) fn set(tree: &mut Tree, caller: &Caller, id: u64, sattr: &Sattr) -> R
 
 fn check(object: &Object, caller: &Caller, sattr: &Sattr) -> Result<()> {
     let attr = &object.attr;
-    let owner = caller.is_root() || caller.uid == attr.uid;
-    let times = [sattr.atime, sattr.mtime];
-    let now = times == [SetTime::Server, SetTime::Server];
-    let set_times = times != [SetTime::Keep, SetTime::Keep] && !now;
-    let change = sattr.mode.is_some() || sattr.uid.is_some() || sattr.gid.is_some() || set_times;
-    if change && !owner {
-        return Err(NfsStat::Perm);
-    }
-    let uid = sattr.uid.is_none_or(|uid| caller.is_root() || uid == attr.uid);
-    let gid = sattr.gid.is_none_or(|gid| caller.is_root() || gid == attr.gid || caller.in_group(gid));
-    if !uid || !gid {
-        return Err(NfsStat::Perm);
+    may_change(attr, caller, sattr)?;
+    if sattr.mode.is_some() && attr.kind == FileType::Symlink {
+        return Err(NfsStat::NotSupp);
     }
     if sattr.size.is_some() {
         writable(object, caller)?;
     }
+    let now = [sattr.atime, sattr.mtime] == [SetTime::Server; 2];
+    let owner = caller.uid == attr.uid;
     if now && !owner && granted(attr, caller) & WRITE == 0 { Err(NfsStat::Acces) } else { Ok(()) }
 }
 

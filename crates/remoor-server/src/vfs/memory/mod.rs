@@ -278,7 +278,9 @@ impl Vfs for MemoryVfs {
     }
 
     fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<u32> {
-        Ok(access_bits(&self.lock().get(self.id(node)?)?.attr, caller, bits))
+        let tree = self.lock();
+        let attr = &tree.get(self.id(node)?)?.attr;
+        Ok(access_bits(attr.kind, granted(attr, caller), bits))
     }
 
     fn readlink(&self, _: &Caller, node: &NodeHandle) -> Result<Bytes> {

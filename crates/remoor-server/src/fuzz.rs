@@ -1,0 +1,110 @@
+//! The whole request path on one record, for fuzzing: from RPC header to file system and back.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use remoor_nfs::v3::FileHandle;
+use remoor_rpc::record::Record;
+
+use crate::exports::Exports;
+use crate::handle::Signer;
+use crate::net::Service;
+use crate::service::NfsService;
+use crate::state::{ServedExport, State};
+use crate::vfs::Vfs;
+use crate::vfs::memory::MemoryVfs;
+
+/// Bytes the file system of one run may hold.
+const LIMIT_BYTES: u64 = 1 << 20;
+const EXPORT_ID: u64 = 1;
+const INSTANCE: u64 = 1;
+
+/// Serves a record to a fresh server of a small, empty memory export at `/x`, the same at every call. `None`: the
+/// connection would be closed.
+pub fn serve_record(record: &[u8]) -> Option<Record> {
+    let peer = SocketAddr::from(([127, 0, 0, 1], 700));
+    service()?.serve(peer, Bytes::copy_from_slice(record)).ok()
+}
+
+/// The handle of the exported directory, always the same: seeds need it, since handles are signed.
+pub fn root_handle() -> Option<FileHandle> {
+    signer().seal(EXPORT_ID, &vfs().root().ok()?).ok()
+}
+
+fn signer() -> Signer {
+    Signer::new([0; 32])
+}
+
+fn vfs() -> MemoryVfs {
+    MemoryVfs::new(LIMIT_BYTES, INSTANCE)
+}
+
+fn service() -> Option<NfsService> {
+    let exports = Exports::parse(Path::new("fuzz"), b"/x *(rw,no_root_squash)").ok()?;
+    let served = exports.list.into_iter().map(|export| ServedExport {
+        path: export.path,
+        id: EXPORT_ID,
+        vfs: Arc::new(vfs()),
+        rules: export.rules,
+    });
+    Some(NfsService::new(Arc::new(State::new(served.collect(), signer(), [0; 8]))))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use remoor_nfs::v3;
+    use remoor_rpc::auth::{AuthSys, OpaqueAuth};
+    use remoor_rpc::message::{Message, ReplyStatus, encode_call};
+    use remoor_rpc::program::Procedure;
+
+    use super::*;
+
+    fn seed(procedure: u32, args: &[u8]) -> Vec<u8> {
+        let credential = OpaqueAuth::sys(&AuthSys::new("fuzz", 0, 0));
+        let head = encode_call::<v3::Null>(1, &credential, &()).message();
+        let mut record = head.to_vec();
+        record[20..24].copy_from_slice(&procedure.to_be_bytes());
+        record.extend_from_slice(args);
+        record
+    }
+
+    fn root_then(args: &[u8]) -> Vec<u8> {
+        let mut out = remoor_rpc::xdr::to_bytes(&root_handle().unwrap()).to_vec();
+        out.extend_from_slice(args);
+        out
+    }
+
+    #[test]
+    fn the_root_handle_is_good_in_every_run() {
+        let record = seed(v3::Getattr::NUMBER, &root_then(&[]));
+        for _ in 0..2 {
+            let reply = serve_record(&record).unwrap();
+            let Ok(Message::Reply(mut reply)) = Message::decode(reply.message()) else { panic!() };
+            assert_eq!(reply.status, ReplyStatus::Success);
+            assert_eq!(reply.result.u32("status").unwrap(), 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_panics(record in proptest::collection::vec(any::<u8>(), 0..200)) {
+            serve_record(&record);
+        }
+
+        /// A panic would be answered with SYSTEM_ERR.
+        #[test]
+        fn no_arguments_panic(procedure in 0u32..23, args in proptest::collection::vec(any::<u8>(), 0..120)) {
+            // Mostly small words, so that lengths, booleans and discriminants make sense.
+            let args: Vec<u8> = args.chunks(2).flat_map(|c| [0, 0, if c[0] < 20 { c[0] } else { 0 }, c[0] % 9]).collect();
+            for args in [args.clone(), root_then(&args)] {
+                if let Some(reply) = serve_record(&seed(procedure, &args)) {
+                    let Ok(Message::Reply(reply)) = Message::decode(reply.message()) else { panic!() };
+                    prop_assert_ne!(reply.status, ReplyStatus::SystemErr);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! ACCESS and SETATTR.
+
+use remoor_nfs::v3::{Fattr, FileType, NfsStat, Sattr, SetTime, Time};
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use rustix::fs::{chmodat, chownat, ftruncate, utimensat};
+use rustix::io::Errno;
+
+use super::super::permission::{EXEC, READ, WRITE, access_bits, granted, may_change};
+use super::super::{Caller, NodeHandle, Result};
+use super::LocalVfs;
+use super::cache::Open;
+use super::data::{Want, regular};
+use super::store::descriptor_name;
+use crate::errno::status;
+use crate::sys::may_access;
+
+impl LocalVfs {
+    /// Owner and root are judged by the mode; for others the kernel is asked, which knows access control lists.
+    pub(super) fn check_access(&self, caller: &Caller, node: &NodeHandle, asked: u32) -> Result<u32> {
+        let (open, stat) = self.store.get(node)?;
+        let attr = &stat.attr;
+        if !self.identity.is_single() && (caller.is_root() || caller.uid == attr.uid) {
+            return Ok(access_bits(attr.kind, granted(attr, caller), asked));
+        }
+        let _as_caller = self.identity.assume(caller)?;
+        let bits = [(libc::R_OK, READ), (libc::W_OK, WRITE), (libc::X_OK, EXEC)];
+        let have =
+            bits.iter().filter(|(mode, _)| may_access(open.fd(), *mode).is_ok()).map(|(_, bit)| bit).sum();
+        Ok(access_bits(attr.kind, have, asked))
+    }
+
+    /// Whether the caller may look names up in the directory.
+    pub(super) fn may_search(&self, caller: &Caller, dir: &Open) -> Result<()> {
+        let _as_caller = self.identity.assume(caller)?;
+        may_access(dir.fd(), libc::X_OK).map_err(status)
+    }
+
+    pub(super) fn set_attributes(
+        &self,
+        caller: &Caller,
+        node: &NodeHandle,
+        sattr: &Sattr,
+        guard: Option<Time>,
+    ) -> Result<Fattr> {
+        let (open, stat) = self.store.get(node)?;
+        if guard.is_some_and(|at| at != stat.attr.ctime) {
+            return Err(NfsStat::NotSync);
+        }
+        may_change(&stat.attr, self.identity.effective(caller), sattr)?;
+        self.apply(caller, &open, &stat.attr, sattr)?;
+        self.stabilise(&open)?;
+        self.store.alive(&open).map(|stat| stat.attr)
+    }
+
+    /// In the order owner, size, mode, times: what was checked before can't become forbidden half-way.
+    pub(super) fn apply(&self, caller: &Caller, open: &Open, attr: &Fattr, sattr: &Sattr) -> Result<()> {
+        if sattr.mode.is_some() && open.kind == FileType::Symlink {
+            return Err(NfsStat::NotSupp);
+        }
+        let size = match sattr.size {
+            Some(size) => {
+                regular(open.kind)?;
+                self.allow_data(caller, open, attr, Want::Write)?;
+                let size = Some(size).filter(|size| *size <= i64::MAX as u64).ok_or(NfsStat::FBig)?;
+                Some((self.data_fd(open, Want::Write)?, size))
+            }
+            None => None,
+        };
+        let _as_caller = self.identity.assume(caller)?;
+        self.set_owner(open, sattr).map_err(status)?;
+        if let Some((fd, size)) = size {
+            ftruncate(fd, size).map_err(status)?;
+        }
+        self.set_mode(open, sattr).map_err(status)?;
+        self.set_times(open, sattr).map_err(status)
+    }
+
+    fn set_owner(&self, open: &Open, sattr: &Sattr) -> std::result::Result<(), Errno> {
+        if [sattr.uid, sattr.gid].contains(&Some(u32::MAX)) {
+            return Err(Errno::INVAL);
+        }
+        if sattr.uid.is_none() && sattr.gid.is_none() {
+            return Ok(());
+        }
+        let (uid, gid) = (sattr.uid.map(Uid::from_raw), sattr.gid.map(Gid::from_raw));
+        chownat(open.fd(), "", uid, gid, AtFlags::EMPTY_PATH)
+    }
+
+    /// Through `/proc/self/fd`, because fchmod(2) refuses descriptors that only name a file.
+    fn set_mode(&self, open: &Open, sattr: &Sattr) -> std::result::Result<(), Errno> {
+        let Some(mode) = sattr.mode else { return Ok(()) };
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        chmodat(&self.store.descriptors, descriptor_name(open.fd()), mode, AtFlags::empty())
+    }
+
+    fn set_times(&self, open: &Open, sattr: &Sattr) -> std::result::Result<(), Errno> {
+        if [sattr.atime, sattr.mtime] == [SetTime::Keep, SetTime::Keep] {
+            return Ok(());
+        }
+        let times =
+            Timestamps { last_access: timespec(sattr.atime), last_modification: timespec(sattr.mtime) };
+        utimensat(&self.store.descriptors, descriptor_name(open.fd()), &times, AtFlags::empty())
+    }
+}
+
+fn timespec(set: SetTime) -> Timespec {
+    let special = |nanos| Timespec { tv_sec: 0, tv_nsec: nanos };
+    match set {
+        SetTime::Keep => special(UTIME_OMIT),
+        SetTime::Server => special(UTIME_NOW),
+        SetTime::Client(time) => Timespec { tv_sec: time.seconds.into(), tv_nsec: time.nanos.into() },
+    }
+}

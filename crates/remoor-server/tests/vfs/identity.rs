@@ -1,0 +1,110 @@
+//! On whose behalf calls run, and what is stable when.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use bytes::Bytes;
+use remoor_nfs::v3::{CreateHow, NfsStat, Sattr, StableHow, access};
+use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs};
+use remoor_server::vfs::{Caller, Vfs};
+
+use crate::served::{Served, file, own, schemes};
+
+fn user(uid: u32, gids: &[u32]) -> Caller {
+    Caller { uid, gid: uid, gids: gids.to_vec() }
+}
+
+/// The export with mode 0777, where calls run as their callers; or none if this process may not do that.
+fn per_call() -> Option<(Served, LocalVfs)> {
+    let served = Served::new();
+    let vfs = served.node("a", schemes()[0]);
+    fs::set_permissions(served.dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    if vfs.is_single_user() { None } else { Some((served, vfs)) }
+}
+
+#[test]
+fn the_owner_writes_and_reads_whatever_the_mode() {
+    let served = Served::new();
+    let vfs = served.node("a", schemes()[0]);
+    let root = vfs.root().unwrap();
+    let caller = if vfs.is_single_user() { own() } else { user(1000, &[]) };
+    fs::set_permissions(served.dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    let how = CreateHow::Guarded(Sattr { mode: Some(0o444), ..Sattr::default() });
+    let node = vfs.create(&caller, &root, b"object", &how).unwrap();
+    assert_eq!((node.attr.mode, node.attr.uid), (0o444, caller.uid));
+    let data = Bytes::from_static(b"content");
+    assert_eq!(vfs.write(&caller, &node.handle, 0, &data, StableHow::Unstable), Ok(StableHow::Unstable));
+    assert_eq!(vfs.read(&caller, &node.handle, 0, 100), Ok((data, true)));
+}
+
+#[test]
+fn others_have_what_the_mode_gives_them() {
+    let Some((served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let root = vfs.root().unwrap();
+    for (name, mode) in [("secret", 0o600), ("program", 0o711), ("group", 0o640)] {
+        fs::write(served.dir().join(name), b"text").unwrap();
+        chown(served.dir().join(name), Some(1), Some(50)).unwrap();
+        fs::set_permissions(served.dir().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let handle = |name: &str| vfs.lookup(&own(), &root, name.as_bytes()).unwrap().handle;
+    let read = |caller, name| vfs.read(&caller, &handle(name), 0, 4).map(|(data, _)| data);
+    assert_eq!(read(user(1000, &[]), "secret"), Err(NfsStat::Acces));
+    assert_eq!(read(user(1000, &[]), "program"), Ok(Bytes::from_static(b"text")));
+    assert_eq!(read(user(1000, &[]), "group"), Err(NfsStat::Acces));
+    assert_eq!(read(user(1000, &[7, 50]), "group"), Ok(Bytes::from_static(b"text")));
+    assert_eq!(read(user(u32::MAX, &[]), "secret"), Err(NfsStat::Acces));
+    let write =
+        vfs.write(&user(1000, &[50]), &handle("group"), 0, &Bytes::from_static(b"x"), StableHow::Unstable);
+    assert_eq!(write, Err(NfsStat::Acces));
+    assert_eq!(vfs.access(&user(1000, &[50]), &handle("group"), 0x3f), Ok(access::READ));
+    assert_eq!(
+        vfs.access(&user(1, &[]), &handle("group"), 0x3f),
+        Ok(access::READ | access::MODIFY | access::EXTEND)
+    );
+}
+
+#[test]
+fn set_id_bits_do_not_survive_a_write() {
+    let Some((served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let node = file(&vfs, &vfs.root().unwrap(), "program", "");
+    let path = served.dir().join("program");
+    chown(&path, Some(1000), Some(1000)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).unwrap();
+    vfs.write(&user(1000, &[]), &node.handle, 0, &Bytes::from_static(b"x"), StableHow::Unstable).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn the_thread_is_itself_again_after_each_call() {
+    let Some((served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let made = vfs.mkdir(&user(1000, &[]), &vfs.root().unwrap(), b"dir", &Sattr::default()).unwrap();
+    assert_eq!(made.attr.uid, 1000);
+    fs::write(served.dir().join("dir/own"), b"").unwrap();
+    assert_eq!(fs::metadata(served.dir().join("dir/own")).unwrap().uid(), 0);
+}
+
+#[test]
+fn both_kinds_of_durability_do_the_same() {
+    for durability in [Durability::Sync, Durability::Async] {
+        let served = Served::new();
+        let options = LocalOptions { durability, ..served.options("a", None) };
+        let vfs = LocalVfs::open(&served.dir(), &options).unwrap();
+        let root = vfs.root().unwrap();
+        let node = file(&vfs, &root, "file", "text");
+        for stable in [StableHow::Unstable, StableHow::DataSync, StableHow::FileSync] {
+            assert_eq!(vfs.write(&own(), &node.handle, 2, &Bytes::from_static(b"s"), stable), Ok(stable));
+        }
+        vfs.commit(&own(), &node.handle).unwrap();
+        vfs.symlink(&own(), &root, b"link", b"to", &Sattr::default()).unwrap();
+        vfs.rename(&own(), (&root, b"link"), (&root, b"other")).unwrap();
+        vfs.remove(&own(), &root, b"other").unwrap();
+        let chmod = Sattr { mode: Some(0o600), size: Some(3), ..Sattr::default() };
+        assert_eq!(vfs.setattr(&own(), &node.handle, &chmod, None).unwrap().size, 3);
+        assert_eq!(fs::read(served.dir().join("file")).unwrap(), b"tes");
+    }
+}
+
+/// Root whose users are not all mapped is in single-user mode.
+fn in_container() -> bool {
+    !fs::read_to_string("/proc/self/uid_map").unwrap().split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}

@@ -1,0 +1,9 @@
+//! The file systems behind the server, driven through [`remoor_server::vfs::Vfs`] alone.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod directory;
+mod escape;
+mod handles;
+mod identity;
+mod model;
+mod served;
