@@ -19,7 +19,7 @@ use remoor_rpc::record::Record;
 
 use super::client::Logic;
 use super::world::World;
-use super::{PredictError, Prediction, Scenario, Tcp};
+use super::{Prediction, Scenario, Tcp};
 
 /// `xs_tcp_set_socket_timeouts`: TCP_USER_TIMEOUT is `to_initval` times `to_retries` + 1 of `xs_tcp_default_timeout`,
 /// 60 s and 2, whatever `timeo` says.
@@ -96,11 +96,7 @@ impl Profile {
 
 /// As [`predict`](super::predict), for a mount of the Linux client. `scenario.client`, its ports and `scenario.tcp` do
 /// not matter. The window should be several minutes: it takes the kernel three to doubt a connection.
-///
-/// # Errors
-///
-/// [`PredictError::TooManyEvents`].
-pub fn predict_linux(scenario: &Scenario, profile: &Profile) -> Result<Prediction, PredictError> {
+pub fn predict_linux(scenario: &Scenario, profile: &Profile) -> Prediction {
     let scenario = Scenario { tcp: profile.tcp(), tcp_repair: false, ..scenario.bounded() };
     World::new(&scenario, Transport::new(*profile, scenario.seed)).run()
 }
@@ -267,7 +263,7 @@ mod tests {
 
     fn failover(kernel: &str, resvport: bool) -> (u16, Vec<Attempt>, f64) {
         let scenario = ten_minutes("nf-conntrack");
-        let prediction = predict_linux(&scenario, Profile::find(kernel, resvport).unwrap()).unwrap();
+        let prediction = predict_linux(&scenario, Profile::find(kernel, resvport).unwrap());
         let (before, after): (Vec<Attempt>, Vec<Attempt>) =
             prediction.attempts.iter().copied().partition(|attempt: &Attempt| attempt.at < scenario.fault_at);
         (before[0].port, after, prediction.gap.unwrap().as_secs_f64())
@@ -329,7 +325,7 @@ mod tests {
     fn a_refusal_is_tried_again_every_three_seconds() {
         let scenario = Scenario { fault: Fault::Kill, probe_delay: 20 * SEC, ..ten_minutes("nf-conntrack") };
         for (kernel, same) in [("6.1", true), ("6.12", false)] {
-            let prediction = predict_linux(&scenario, Profile::find(kernel, true).unwrap()).unwrap();
+            let prediction = predict_linux(&scenario, Profile::find(kernel, true).unwrap());
             let refused: Vec<_> =
                 prediction.attempts.iter().filter(|a| a.reached == Some(FAULTY)).skip(1).collect();
             assert!(refused.len() >= 2, "{prediction:#?}");
@@ -346,7 +342,7 @@ mod tests {
     fn a_killed_server_is_left_at_once_if_the_other_is_ready() {
         let scenario = Scenario { fault: Fault::Kill, fault_at: 5 * SEC, ..ten_minutes("nf-conntrack") };
         for profile in &PROFILES {
-            let prediction = predict_linux(&scenario, profile).unwrap();
+            let prediction = predict_linux(&scenario, profile);
             assert!(prediction.gap.unwrap() < SEC, "{profile:?}: {:?}", prediction.gap);
         }
     }
@@ -357,7 +353,7 @@ mod tests {
         let fault = Fault::Stop { resume_after: 3600 * SEC };
         let scenario = Scenario { fault, ..ten_minutes("nf-conntrack") };
         for profile in &PROFILES {
-            let prediction = predict_linux(&scenario, profile).unwrap();
+            let prediction = predict_linux(&scenario, profile);
             assert_eq!((prediction.attempts.len(), prediction.gap), (1, None), "{profile:?}");
         }
     }

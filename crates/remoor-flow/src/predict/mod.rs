@@ -23,7 +23,7 @@ use remoor_nfs::reconnect::{self, Machine, Notice, Rebind};
 
 pub use outcome::Finding;
 pub use tcp::Tcp;
-pub use world::Sender;
+pub use world::{EVENT_LIMIT, Sender};
 
 use crate::config::Config;
 use crate::packet::BackendId;
@@ -205,38 +205,23 @@ pub struct Prediction {
     pub pinned: bool,
     /// When the entry that pinned the last such attempt expires, since the start, if nothing refreshes it.
     pub flow_frees_at: Option<Duration>,
+    /// Whether it was played to the end of the window, or until the client was served for two seconds by a node that
+    /// works. `false` means that [`EVENT_LIMIT`] came first: use fewer writers, a longer pause between calls, or a
+    /// fault that comes sooner.
+    pub complete: bool,
     /// What the machine had to say, since the start.
     pub notices: Vec<(Duration, Notice)>,
-}
-
-/// Why there is no prediction.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PredictError {
-    /// The client's options cannot be used, as [`Machine::new`] finds.
-    #[error("cannot predict for this client: {0}")]
-    Client(#[from] reconnect::ConfigError),
-    /// The workload is too heavy for so long a time.
-    #[error(
-        "prediction stopped {reached:?} after its start, at its limit of {limit} events: use fewer writers, a longer \
-         pause between calls, or a fault that comes sooner"
-    )]
-    TooManyEvents {
-        /// The limit.
-        limit: u32,
-        /// How far it came, since the start.
-        reached: Duration,
-    },
 }
 
 /// Plays a failover through in virtual time.
 ///
 /// # Errors
 ///
-/// [`PredictError`] says what is wrong with the scenario.
-pub fn predict(scenario: &Scenario) -> Result<Prediction, PredictError> {
+/// [`reconnect::ConfigError`] as [`Machine::new`] gives it for `scenario.client` and `scenario.excluded_ports`.
+pub fn predict(scenario: &Scenario) -> Result<Prediction, reconnect::ConfigError> {
     let scenario = scenario.bounded();
     let machine = Machine::new(scenario.client.clone(), scenario.seed, &scenario.excluded_ports)?;
-    world::World::new(&scenario, machine).run()
+    Ok(world::World::new(&scenario, machine).run())
 }
 
 #[cfg(test)]

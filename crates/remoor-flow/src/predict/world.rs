@@ -11,14 +11,14 @@ use super::client::{Client, Logic};
 use super::node::{Condition, Node};
 use super::queue::Queue;
 use super::tcp::{Message, Packet};
-use super::{FAULTY, Fault, PredictError, Prediction, SPARE, Scenario};
+use super::{FAULTY, Fault, Prediction, SPARE, Scenario};
 use crate::packet::{BackendId, Direction};
 use crate::pool::Health;
 
 /// Writers at most; more change nothing about a failover.
 const WRITERS_LIMIT: u32 = 64;
 /// Events of one prediction at most: some 100 000 calls.
-const EVENT_LIMIT: u32 = 1_000_000;
+pub const EVENT_LIMIT: u32 = 1_000_000;
 /// Least time a segment takes for one of the two hops of a path, so that virtual time always moves.
 const HOP_MIN: Duration = Duration::from_micros(1);
 /// How long replies come from another node before nothing more can happen.
@@ -141,18 +141,17 @@ impl<'a, L: Logic> World<'a, L> {
         }
     }
 
-    pub(super) fn run(mut self) -> Result<Prediction, PredictError> {
+    pub(super) fn run(mut self) -> Prediction {
         self.set_out();
         let end = self.fault_at + self.scenario.window;
         for _ in 0..EVENT_LIMIT {
             let next = self.queue.pop().filter(|(at, _)| *at <= end && !self.is_settled());
-            let Some((at, event)) = next else { return Ok(self.report()) };
+            let Some((at, event)) = next else { return self.report(true) };
             self.now = at;
             self.handle(event);
             self.note_replies();
         }
-        let reached = self.now.saturating_duration_since(self.scenario.start);
-        Err(PredictError::TooManyEvents { limit: EVENT_LIMIT, reached })
+        self.report(false)
     }
 
     fn set_out(&mut self) {
@@ -249,7 +248,7 @@ impl<'a, L: Logic> World<'a, L> {
         self.now >= at + SETTLED && (!by_faulty || self.nodes[0].condition == Condition::Serving)
     }
 
-    fn report(self) -> Prediction {
+    fn report(self, complete: bool) -> Prediction {
         let since_start = |at: Instant| at.saturating_duration_since(self.scenario.start);
         let attempts = self.client.attempts;
         let gap = self.ledger.before.zip(self.ledger.after);
@@ -257,6 +256,7 @@ impl<'a, L: Logic> World<'a, L> {
             rebind: super::outcome::rebind(&attempts, self.scenario.fault_at),
             attempts,
             gap: gap.map(|(before, after)| after.saturating_duration_since(before)),
+            complete,
             pinned: self.ledger.pinned,
             flow_frees_at: self.ledger.frees_at.map(since_start),
             notices: self.client.notices.into_iter().map(|(at, notice)| (since_start(at), notice)).collect(),
