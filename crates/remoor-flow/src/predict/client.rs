@@ -29,8 +29,8 @@ const ZEROES: &[u8] = &[0; CALL_LEN_MAX as usize];
 const CALL_LEN_MAX: u32 = 64 << 10;
 /// Least pause of a writer: virtual time must move, and more calls tell no more of a failover.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// How long remoor's driver keeps a socket after its FIN, before it drops it without a packet to have the port again.
-/// An orphan would hold it for about 100 s (`net.ipv4.tcp_orphan_retries`).
+/// How long a socket keeps its port after its FIN at most. An orphan of Linux can hold it for about 100 s
+/// (`net.ipv4.tcp_orphan_retries`), but then the machine takes another port.
 const FIN_LINGER: Duration = Duration::from_millis(450);
 
 /// What decides for a client: when to connect, from where, and on which connection calls go.
@@ -99,7 +99,9 @@ struct Endpoint {
 pub(super) struct Client<L> {
     logic: L,
     tcp: Tcp,
-    exact_resets: bool,
+    tcp_repair: bool,
+    /// `abandon=fin`, by TCP_REPAIR: a FIN must free the port at once.
+    forget_after_fin: bool,
     round_trip: Duration,
     start: Instant,
     call_every: Duration,
@@ -124,7 +126,8 @@ impl<L: Logic> Client<L> {
         Self {
             logic,
             tcp: scenario.tcp,
-            exact_resets: scenario.exact_resets,
+            tcp_repair: scenario.tcp_repair,
+            forget_after_fin: scenario.tcp_repair && scenario.client.abandon == Abandon::Fin,
             round_trip: scenario.round_trip,
             start: scenario.start,
             call_every: scenario.call_every.max(PAUSE_MIN),
@@ -269,17 +272,28 @@ impl<L: Logic> Client<L> {
         let Some(endpoint) = self.endpoints.get_mut(&conn) else { return };
         let mut io = Io::default();
         match (&mut endpoint.socket, how) {
-            (Some(socket), Abandon::Fin) => {
-                socket.close(cx.now, &mut io);
-                self.linger(conn, cx);
+            (Some(socket), Abandon::Fin) if self.forget_after_fin => {
+                socket.finish_and_forget(&mut io);
                 self.carry_out(conn, io, cx);
+                self.remove(conn, cx);
             }
+            (Some(_), Abandon::Fin) => self.close(conn, cx),
             (Some(socket), Abandon::Reset) => {
-                socket.reset(self.exact_resets, &mut io);
+                socket.reset(self.tcp_repair, &mut io);
                 self.carry_out(conn, io, cx);
                 self.remove(conn, cx);
             }
             (Some(_), Abandon::Silent) | (None, _) => self.remove(conn, cx),
+        }
+    }
+
+    /// An ordinary close(2).
+    fn close(&mut self, conn: ConnId, cx: &mut Context<'_>) {
+        let mut io = Io::default();
+        if let Some(socket) = self.endpoints.get_mut(&conn).and_then(|endpoint| endpoint.socket.as_mut()) {
+            socket.close(cx.now, &mut io);
+            self.linger(conn, cx);
+            self.carry_out(conn, io, cx);
         }
     }
 
@@ -347,7 +361,7 @@ impl<L: Logic> Client<L> {
             Signal::TimedOut => Event::ConnectFailed { conn, error: ConnectError::TimedOut },
             Signal::Reset => Event::Closed { conn, how: CloseReason::Reset },
             Signal::Finished => {
-                self.abandon(conn, Abandon::Fin, cx);
+                self.close(conn, cx);
                 Event::Closed { conn, how: CloseReason::Fin }
             }
             Signal::Received(message) => self.received(conn, message),

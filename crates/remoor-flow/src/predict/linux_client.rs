@@ -97,7 +97,7 @@ impl Profile {
 /// As [`predict`](super::predict), for a mount of the Linux client. `scenario.client`, its ports and `scenario.tcp` do
 /// not matter. The window should be several minutes: it takes the kernel three to doubt a connection.
 pub fn predict_linux(scenario: &Scenario, profile: &Profile) -> Prediction {
-    let scenario = Scenario { tcp: profile.tcp(), exact_resets: false, ..scenario.bounded() };
+    let scenario = Scenario { tcp: profile.tcp(), tcp_repair: false, ..scenario.bounded() };
     World::new(&scenario, Transport::new(*profile, scenario.seed)).run()
 }
 

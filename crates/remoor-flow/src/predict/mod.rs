@@ -49,9 +49,10 @@ pub struct Scenario {
     pub excluded_ports: Vec<u16>,
     /// The client's kernel.
     pub tcp: Tcp,
-    /// Whether the client may use TCP_REPAIR (CAP_NET_ADMIN). It then leaves a connection by two RSTs: one that is
-    /// exact for a balancer or server that saw none of the data in flight, one for those that saw all.
-    pub exact_resets: bool,
+    /// Whether the client may use TCP_REPAIR (CAP_NET_ADMIN). It then leaves a connection by packets of its own: two
+    /// RSTs, exact for those that saw none and for those that saw all of the data in flight; or a FIN and its copy,
+    /// after which the port is free at once.
+    pub tcp_repair: bool,
     /// What happens to the node that serves the client.
     pub fault: Fault,
     /// When, after the start. The mount and some calls should fit before it.
@@ -85,7 +86,7 @@ impl Scenario {
             client,
             excluded_ports: Vec::new(),
             tcp: Tcp::default(),
-            exact_resets: true,
+            tcp_repair: true,
             fault: Fault::Silent,
             fault_at: Duration::from_secs(2),
             probe_delay: Duration::ZERO,

@@ -19,6 +19,8 @@ const RTO_MIN: Duration = Duration::from_millis(200);
 const RTO_MAX: Duration = Duration::from_secs(120);
 /// `net.ipv4.tcp_synack_retries`.
 const SYN_ACK_RETRIES: u32 = 5;
+/// `TCP_TIMEOUT_MIN`, two ticks of 250 Hz, which a tail loss probe waits at least.
+const PROBE_MIN: Duration = Duration::from_millis(8);
 /// Octets of one segment on Ethernet with timestamps.
 const MSS: u32 = 1448;
 /// Octets within which a RST counts as in the window (RFC 5961 section 3.2); `net.ipv4.tcp_rmem` gives at least this.
@@ -269,6 +271,16 @@ impl Socket {
         self.end(io, None);
     }
 
+    /// A FIN and its copy, whatever is in flight; then the socket is gone.
+    pub(super) fn finish_and_forget(&mut self, io: &mut Io) {
+        if self.state == State::Open && self.fin.is_none() {
+            for _ in 0..2 {
+                self.emit(TcpFlags::FIN | TcpFlags::ACK, self.snd_nxt, None, io);
+            }
+        }
+        self.end(io, None);
+    }
+
     /// Fires the timer.
     pub(super) fn handle_timeout(&mut self, now: Instant, io: &mut Io) {
         self.deadline = None;
@@ -447,11 +459,17 @@ impl Socket {
         self.last_ack = now;
     }
 
+    /// Starts the timer of a new flight, or puts its tail loss probe off (`tcp_schedule_loss_probe`).
     fn arm_if_idle(&mut self, now: Instant) {
         if self.deadline.is_none() {
             self.unacked_since = now;
-            self.deadline = Some(now + self.rto);
+        } else if self.probed {
+            return;
         }
+        let octets = self.in_flight.iter().fold(0u32, |sum, sent| sum.saturating_add(sent.message.len));
+        let one_segment = octets <= MSS && self.in_flight.len() <= 1;
+        let probe = if one_segment { self.rto } else { (self.rto - RTO_MIN) * 2 + PROBE_MIN };
+        self.deadline = Some((now + probe).min(self.unacked_since + self.rto));
     }
 
     fn end(&mut self, io: &mut Io, signal: Option<Signal>) {

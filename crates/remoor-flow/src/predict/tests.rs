@@ -86,25 +86,25 @@ fn azure_pins_the_same_port_until_the_idle_time_after_the_last_retransmission() 
 
 /// The client's kernel, if it is one that lets a FIN out although the congestion window is used up.
 fn eager_fin(scenario: Scenario) -> Scenario {
-    Scenario { tcp: Tcp { fin_ignores_window: true, ..scenario.tcp }, ..scenario }
+    Scenario { tcp: Tcp { fin_ignores_window: true, ..scenario.tcp }, tcp_repair: false, ..scenario }
 }
 
 #[test]
 fn azure_that_frees_on_close_lets_the_same_port_through_if_a_rst_or_fin_crossed() {
     let azure = |abandon| scenario("azure-standard+close-frees", same(abandon));
-    for crossing in [azure(Abandon::Reset), eager_fin(azure(Abandon::Fin))] {
+    for crossing in [azure(Abandon::Reset), azure(Abandon::Fin), eager_fin(azure(Abandon::Fin))] {
         let prediction = assert_recovered(&crossing, SEC);
         assert_eq!((prediction.rebind, prediction.pinned), (Some(Rebind::Same), false));
     }
     assert_pinned(&azure(Abandon::Silent));
-    assert_pinned(&azure(Abandon::Fin));
+    assert_pinned(&Scenario { tcp_repair: false, ..azure(Abandon::Fin) });
 }
 
 /// Measured on nf_conntrack of Linux 6.18: the entry goes to CLOSE and the next SYN gets through, if what was
 /// retransmitted last ends where the RST begins, or one RST is exact.
 #[test]
 fn conntrack_takes_an_exact_rst_at_once() {
-    let small = Scenario { exact_resets: false, ..one_small_call("nf-conntrack", same(Abandon::Reset)) };
+    let small = Scenario { tcp_repair: false, ..one_small_call("nf-conntrack", same(Abandon::Reset)) };
     for scenario in [small, scenario("nf-conntrack", same(Abandon::Reset))] {
         let prediction = assert_recovered(&scenario, SEC);
         assert_eq!((prediction.rebind, prediction.pinned), (Some(Rebind::Same), false));
@@ -115,7 +115,7 @@ fn conntrack_takes_an_exact_rst_at_once() {
 /// ESTABLISHED for the 10 s of `nf_conntrack_tcp_timeout_close` (`nf_conntrack_tcp_packet`, case TCP_CONNTRACK_CLOSE).
 #[test]
 fn conntrack_keeps_a_busy_connection_for_10_s_after_an_ordinary_rst() {
-    let scenario = Scenario { exact_resets: false, ..scenario("nf-conntrack", same(Abandon::Reset)) };
+    let scenario = Scenario { tcp_repair: false, ..scenario("nf-conntrack", same(Abandon::Reset)) };
     let prediction = assert_recovered(&scenario, 12 * SEC);
     assert!(prediction.pinned && prediction.gap > Some(10 * SEC), "{prediction:#?}");
     let frees_after = prediction.flow_frees_at.unwrap() - scenario.fault_at;
@@ -132,15 +132,17 @@ fn conntrack_pins_a_port_that_was_left_without_a_packet_for_5_min_after_its_data
 /// 30 s of LAST_ACK after the last FIN, then the next attempt.
 #[test]
 fn conntrack_pins_a_port_left_by_fin_for_the_time_of_last_ack() {
-    let scenario = eager_fin(one_small_call("nf-conntrack", same(Abandon::Fin)));
-    let prediction = assert_recovered(&scenario, 40 * SEC);
-    assert!(prediction.pinned && prediction.gap > Some(30 * SEC), "{prediction:#?}");
+    let unprivileged = eager_fin(one_small_call("nf-conntrack", same(Abandon::Fin)));
+    for scenario in [unprivileged, scenario("nf-conntrack", same(Abandon::Fin))] {
+        let prediction = assert_recovered(&scenario, 40 * SEC);
+        assert!(prediction.pinned && prediction.gap > Some(30 * SEC), "{prediction:#?}");
+    }
 }
 
 /// Measured on Linux 6.18: the entry of a connection whose data was retransmitted stays ESTABLISHED, 300 s.
 #[test]
 fn a_fin_that_is_kept_back_frees_nothing() {
-    let scenario = one_small_call("nf-conntrack", same(Abandon::Fin));
+    let scenario = Scenario { tcp_repair: false, ..one_small_call("nf-conntrack", same(Abandon::Fin)) };
     let frees_after = assert_pinned(&scenario).flow_frees_at.unwrap() - scenario.fault_at;
     assert!((300 * SEC..303 * SEC).contains(&frees_after), "{frees_after:?}");
 }
