@@ -1,13 +1,13 @@
 //! What a case should come to: the same balancer, the same client machine and the same fault in virtual time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use remoor_flow::BackendId;
 use remoor_flow::predict::{self, AnswerKind, Attempt, FAULTY, Prediction, Scenario, Sender};
 use remoor_nfs::reconnect::{ConfigError, EPHEMERAL_HI, EPHEMERAL_LO, Rebind};
 
 use crate::case::Case;
-use crate::report::{AttemptReport, Break, CaseReport, Expected, RebindSeen};
+use crate::report::{AttemptReport, Break, CaseReport, Expected, RebindSeen, thinned};
 use crate::topology::Node;
 
 /// Predicts `case`; of several rounds each is expected to come to the same.
@@ -30,7 +30,8 @@ pub fn simulate(case: &Case) -> Result<CaseReport, ConfigError> {
     let mut report = CaseReport {
         simulated: true,
         breaks: vec![broken(&prediction, &scenario)],
-        attempts: prediction.attempts.iter().map(attempt).collect(),
+        attempts: attempts(&prediction),
+        replies: thinned(prediction.replies.clone()),
         rebind: expected.rebind,
         pinned: expected.pinned,
         gap: expected.gap,
@@ -65,15 +66,37 @@ fn expected(prediction: &Prediction, scenario: &Scenario) -> Expected {
 
 fn broken(prediction: &Prediction, scenario: &Scenario) -> Break {
     let at = scenario.fault_at;
+    let silence = silence(prediction, at);
     Break {
         node: Node::A.to_string(),
         at,
         switched: at + scenario.probe_delay,
-        last_reply: prediction.gap.map(|_| at),
-        first_reply: prediction.gap.map(|gap| at + gap),
+        last_reply: silence.map(|(last, _)| last),
+        first_reply: silence.map(|(_, first)| first),
         mended: None,
         restored: None,
     }
+}
+
+/// The replies around the gap.
+fn silence(prediction: &Prediction, fault_at: Duration) -> Option<(Duration, Duration)> {
+    let gap = prediction.gap?;
+    let ends = prediction.replies.iter().filter(|reply| **reply > fault_at);
+    let starts = ends.filter_map(|first| Some((first.checked_sub(gap)?, *first)));
+    starts
+        .into_iter()
+        .find(|(last, _)| prediction.replies.contains(last))
+        .or(Some((fault_at, fault_at + gap)))
+}
+
+fn attempts(prediction: &Prediction) -> Vec<AttemptReport> {
+    let mut reports: Vec<_> = prediction.attempts.iter().map(attempt).collect();
+    for (at, index) in &prediction.repeated_syns {
+        if let Some(report) = reports.get_mut(*index) {
+            report.retransmitted.push(*at);
+        }
+    }
+    reports
 }
 
 fn attempt(attempt: &Attempt) -> AttemptReport {
@@ -86,9 +109,11 @@ fn attempt(attempt: &Attempt) -> AttemptReport {
         port: attempt.port,
         isn: attempt.isn,
         retransmissions: attempt.retransmissions as usize,
+        retransmitted: Vec::new(),
         forwarded_to: attempt.reached.into_iter().map(node).collect(),
         answered_by,
         answer: answer.to_owned(),
+        answered: attempt.answered_at,
     }
 }
 
@@ -113,8 +138,6 @@ fn kind(kind: AnswerKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::case::Matrix;
     use crate::report::{DrillReport, Verdict, table};

@@ -19,7 +19,7 @@ use crate::expect;
 use crate::fault::{FaultError, Mended, Victim};
 use crate::journal::{Journal, Record};
 use crate::nodes::{Files, NodeError, Server};
-use crate::report::{AttemptReport, Break, CaseReport, Expected, PinnedFlow, RebindSeen};
+use crate::report::{AttemptReport, Break, CaseReport, Expected, PinnedFlow, RebindSeen, thinned};
 use crate::session::{Session, SessionError};
 use crate::topology::{Node, SERVICE, Topology, TopologyError};
 
@@ -319,6 +319,7 @@ impl Seen {
             gap: gaps.and_then(|gaps| gaps.into_iter().max()),
             false_errors: self.record.failures.iter().filter(|failure| failure.is_false).count(),
             errors: self.error_texts(),
+            replies: self.replies(),
             breaks: self.breaks,
             attempts,
             pinned_flow: self.pinned_flow,
@@ -337,6 +338,10 @@ impl Seen {
         let mended = self.breaks.first().and_then(|broken| broken.mended).unwrap_or(Duration::MAX);
         let until = if self.breaks.len() > 1 { Duration::MAX } else { mended };
         RebindSeen::of(attempts.iter().filter(|a| a.at < until).map(|a| a.port))
+    }
+
+    fn replies(&self) -> Vec<Duration> {
+        thinned(self.record.replies.iter().map(|reply| self.origin.since(*reply)).collect())
     }
 
     fn error_texts(&self) -> Vec<String> {
@@ -367,9 +372,11 @@ fn attempt_report(attempt: &Attempt, origin: &Origin) -> AttemptReport {
         port: attempt.source_port,
         isn: attempt.isn,
         retransmissions: attempt.retransmissions.len(),
+        retransmitted: attempt.retransmissions.iter().map(|at| origin.since_wall(*at)).collect(),
         forwarded_to: attempt.forwarded_to.iter().map(Node::to_string).collect(),
         answered_by,
         answer: answer.to_owned(),
+        answered: attempt.answer.map(|answer| origin.since_wall(answer.time)),
     }
 }
 

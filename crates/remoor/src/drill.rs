@@ -75,7 +75,7 @@ pub(crate) struct Args {
     /// Save the packets of the one case that runs, as pcapng
     #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
     pcap: Option<PathBuf>,
-    /// Save report.json and the packets and story of every case in this directory
+    /// Save report.html (pictures of every case), report.json, and each case's packets and story in this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// List balancers, faults, workloads and mount options, and end
@@ -94,10 +94,12 @@ Examples:
 Exit codes: 0 every case met its expectation; 1 some did not; 2 wrong usage; 3 it cannot run here.
 
 JSON: {cases: [{balancer, options, fault, workload, attempts: [{t_ms, port, isn, retransmissions,
-forwarded_to, answered_by, answer}], breaks: [{node, at_ms, switched_ms, last_reply_ms, first_reply_ms,
-mended_ms, restored_ms}], rebind, pinned, gap_ms, pinned_flow, files, lost, losses, false_errors,
-errors, expected: {gap_ms, rebind, pinned, flow_frees_ms}, verdict, reasons, ...}], wall_ms}.
-Times are milliseconds since the mount began; gap_ms is null if the client did not recover in the window.
+retransmitted_ms: [...], forwarded_to, answered_by, answer, answered_ms}], breaks: [{node, at_ms,
+switched_ms, last_reply_ms, first_reply_ms, mended_ms, restored_ms}], replies_ms: [...], rebind, pinned,
+gap_ms, pinned_flow, files, lost, losses, false_errors, errors, expected: {gap_ms, rebind, pinned,
+flow_frees_ms}, verdict, reasons, ...}], wall_ms}.
+Times are milliseconds since the mount began; gap_ms is null if the client did not recover in the window;
+replies_ms is thinned to 300 or fewer.
 
 The drill's client leaves a server that acknowledges but does not answer after 400 ms, unless -o stuck=
 says otherwise: both servers are its own. A call resent to the other node may then be executed twice and
@@ -204,6 +206,7 @@ fn save(out: &Path, report: &DrillReport, json: &str) -> anyhow::Result<()> {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
     write("report.json".to_owned(), json)?;
+    write("report.html".to_owned(), &report::html::render(report))?;
     report.cases.iter().enumerate().try_for_each(|(n, case)| {
         let stem = stem(n, &case.balancer, &case.options, &case.fault);
         write(format!("{stem}.txt"), &report::story::render(case))

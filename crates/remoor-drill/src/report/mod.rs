@@ -6,6 +6,10 @@ use serde::{Serialize, Serializer};
 
 use crate::case::Case;
 
+pub use replies::{MAX_REPLIES, thinned};
+
+pub mod html;
+mod replies;
 pub mod story;
 pub mod table;
 
@@ -52,6 +56,9 @@ pub struct CaseReport {
     pub breaks: Vec<Break>,
     /// Every connection attempt, the first mount's included.
     pub attempts: Vec<AttemptReport>,
+    /// When the client got replies, thinned to at most [`MAX_REPLIES`]; see [`thinned`] for what is kept.
+    #[serde(rename = "replies_ms", serialize_with = "all_millis")]
+    pub replies: Vec<Duration>,
     /// Whether reconnects left from the first connection's port; `None` if there were none.
     pub rebind: Option<RebindSeen>,
     /// Whether a SYN went to the dead node after the balancer had marked it down.
@@ -125,12 +132,18 @@ pub struct AttemptReport {
     pub isn: u32,
     /// SYNs sent again.
     pub retransmissions: usize,
+    /// When each of those left.
+    #[serde(rename = "retransmitted_ms", serialize_with = "all_millis")]
+    pub retransmitted: Vec<Duration>,
     /// The nodes the balancer sent it to.
     pub forwarded_to: Vec<String>,
     /// `A`, `B`, `balancer`, or `none`.
     pub answered_by: String,
     /// `SYN-ACK`, `RST`, `challenge ACK`, or empty.
     pub answer: String,
+    /// When the answer reached the client; `None`: there was none.
+    #[serde(rename = "answered_ms", serialize_with = "maybe_millis")]
+    pub answered: Option<Duration>,
 }
 
 /// Whether a reconnect left from the port of the first connection.
@@ -217,6 +230,7 @@ impl CaseReport {
             probe_delay: case.probe_delay,
             breaks: Vec::new(),
             attempts: Vec::new(),
+            replies: Vec::new(),
             rebind: None,
             pinned: false,
             gap: None,
@@ -296,8 +310,16 @@ fn wrap(head: &str, text: &str) -> String {
     out + line.trim_end() + "\n"
 }
 
+fn as_millis(length: &Duration) -> f64 {
+    (length.as_secs_f64() * 1e6).round() / 1e3
+}
+
 fn millis<S: Serializer>(length: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((length.as_secs_f64() * 1e6).round() / 1e3)
+    serializer.serialize_f64(as_millis(length))
+}
+
+fn all_millis<S: Serializer>(lengths: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(lengths.iter().map(as_millis))
 }
 
 fn maybe_millis<S: Serializer>(length: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -332,6 +354,7 @@ pub(crate) mod tests {
                 restored: None,
             }],
             attempts: vec![attempt(1, 40_001, "A"), attempt(1305, 50_123, "B")],
+            replies: [3, 500, 990, 1400, 1500, 2300].map(ms).to_vec(),
             rebind: Some(RebindSeen::Fresh),
             pinned: false,
             gap: Some(ms(410)),
@@ -359,9 +382,11 @@ pub(crate) mod tests {
             port,
             isn: 0x1234_5678,
             retransmissions: 0,
+            retransmitted: Vec::new(),
             forwarded_to: vec![by.into()],
             answered_by: by.into(),
             answer: "SYN-ACK".into(),
+            answered: Some(Duration::from_millis(at_ms + 1)),
         }
     }
 
@@ -415,7 +440,8 @@ pub(crate) mod tests {
         }
         assert_eq!(json["gap_ms"], 410.0);
         assert_eq!((&json["rebind"], &json["verdict"]), (&"fresh".into(), &"pass".into()));
-        for field in ["t_ms", "port", "isn", "answered_by"] {
+        assert_eq!(json["replies_ms"][0], 3.0);
+        for field in ["t_ms", "port", "isn", "retransmitted_ms", "answered_by", "answered_ms"] {
             assert!(json["attempts"][0].get(field).is_some(), "{field}");
         }
     }

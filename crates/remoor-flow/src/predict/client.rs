@@ -109,6 +109,8 @@ pub(super) struct Client<L> {
     endpoints: BTreeMap<ConnId, Endpoint>,
     /// In order.
     pub(super) attempts: Vec<Attempt>,
+    /// SYNs after the first: when, since the start, and the index of the attempt.
+    pub(super) repeated_syns: Vec<(Duration, usize)>,
     by_conn: BTreeMap<ConnId, usize>,
     /// By port and initial sequence number.
     by_syn: BTreeMap<(u16, u32), usize>,
@@ -134,6 +136,7 @@ impl<L: Logic> Client<L> {
             call_body: Bytes::from_static(&ZEROES[..scenario.call_len.min(CALL_LEN_MAX) as usize]),
             endpoints: BTreeMap::new(),
             attempts: Vec::new(),
+            repeated_syns: Vec::new(),
             by_conn: BTreeMap::new(),
             by_syn: BTreeMap::new(),
             notices: Vec::new(),
@@ -182,7 +185,7 @@ impl<L: Logic> Client<L> {
         {
             socket.handle_timeout(cx.now, &mut io);
         }
-        self.count_repeated_syns(conn, &io);
+        self.note_repeated_syn(conn, &io, cx.now);
         self.carry_out(conn, io, cx);
         self.obey(cx);
     }
@@ -202,7 +205,7 @@ impl<L: Logic> Client<L> {
             let asked = socket.is_connecting();
             socket.receive(packet, cx.now, &mut io);
             if asked {
-                self.note_answer(conn, by, packet);
+                self.note_answer(conn, by, packet, cx.now);
             }
         }
         self.carry_out(conn, io, cx);
@@ -398,21 +401,23 @@ impl<L: Logic> Client<L> {
         self.attempts.get_mut(*self.by_conn.get(&conn)?)
     }
 
-    fn count_repeated_syns(&mut self, conn: ConnId, io: &Io) {
-        let syns = io.packets.iter().filter(|packet| packet.segment.flags.is_lone_syn()).count();
-        if let Some(attempt) = self.attempt_mut(conn).filter(|_| syns > 0) {
-            attempt.retransmissions += 1;
-        }
+    fn note_repeated_syn(&mut self, conn: ConnId, io: &Io, now: Instant) {
+        let is_syn = io.packets.iter().any(|packet| packet.segment.flags.is_lone_syn());
+        let Some(&index) = self.by_conn.get(&conn).filter(|_| is_syn) else { return };
+        self.attempts[index].retransmissions += 1;
+        self.repeated_syns.push((now.saturating_duration_since(self.start), index));
     }
 
-    fn note_answer(&mut self, conn: ConnId, by: Sender, packet: &Packet) {
+    fn note_answer(&mut self, conn: ConnId, by: Sender, packet: &Packet, now: Instant) {
         let kind = match packet.segment.flags {
             flags if flags.contains(TcpFlags::RST) => AnswerKind::Reset,
             flags if flags.contains(TcpFlags::SYN) => AnswerKind::SynAck,
             _ => AnswerKind::ChallengeAck,
         };
+        let at = now.saturating_duration_since(self.start);
         if let Some(attempt) = self.attempt_mut(conn) {
             attempt.answer = Some(Answer { by, kind });
+            attempt.answered_at = Some(at);
         }
     }
 

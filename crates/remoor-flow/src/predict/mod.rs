@@ -160,13 +160,24 @@ pub struct Attempt {
     pub reached: Option<BackendId>,
     /// The last answer to a SYN.
     pub answer: Option<Answer>,
+    /// When it came, since the start.
+    pub answered_at: Option<Duration>,
     /// Whether a reply, that to NULL included, came on the connection.
     pub served: bool,
 }
 
 impl Attempt {
     pub(crate) fn new(at: Duration, port: u16, isn: u32) -> Self {
-        Self { at, port, isn, retransmissions: 0, reached: None, answer: None, served: false }
+        Self {
+            at,
+            port,
+            isn,
+            retransmissions: 0,
+            reached: None,
+            answer: None,
+            answered_at: None,
+            served: false,
+        }
     }
 }
 
@@ -195,6 +206,10 @@ pub enum AnswerKind {
 pub struct Prediction {
     /// All connection attempts, that of the mount first.
     pub attempts: Vec<Attempt>,
+    /// Every SYN after the first of an attempt: when it left, since the start, and the attempt's index.
+    pub repeated_syns: Vec<(Duration, usize)>,
+    /// When the client received each reply to a call, since the start.
+    pub replies: Vec<Duration>,
     /// From the last reply that was sent before the fault to the first one sent after it, as the client receives
     /// them; `None` if none came within the window.
     pub gap: Option<Duration>,

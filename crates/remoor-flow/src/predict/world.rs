@@ -108,6 +108,8 @@ struct Ledger {
     after: Option<Instant>,
     pinned: bool,
     frees_at: Option<Instant>,
+    /// When each reply came.
+    replies: Vec<Instant>,
 }
 
 pub(super) struct World<'a, L> {
@@ -233,6 +235,7 @@ impl<'a, L: Logic> World<'a, L> {
 
     fn note_replies(&mut self) {
         for born in self.client.replies.drain(..) {
+            self.ledger.replies.push(self.now);
             if born < self.fault_at {
                 self.ledger.before = Some(self.now);
             } else {
@@ -255,6 +258,8 @@ impl<'a, L: Logic> World<'a, L> {
         Prediction {
             rebind: super::outcome::rebind(&attempts, self.scenario.fault_at),
             attempts,
+            repeated_syns: self.client.repeated_syns,
+            replies: self.ledger.replies.into_iter().map(since_start).collect(),
             gap: gap.map(|(before, after)| after.saturating_duration_since(before)),
             complete,
             pinned: self.ledger.pinned,
