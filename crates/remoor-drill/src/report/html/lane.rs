@@ -72,7 +72,8 @@ impl<'a> Lane<'a> {
         let narrow = place(&self.attempts, axis, NARROW_PX);
         let wide = place(&self.attempts, axis, WIDE_PX);
         let last_row = narrow.iter().flatten().map(|(_, row)| *row).max().unwrap_or(0);
-        let height = MARKS_PX + LABELS_PX + ROW_PX * last_row as f64 + FOOT_PX;
+        let labels = if self.attempts.is_empty() { 0.0 } else { LABELS_PX + ROW_PX * last_row as f64 };
+        let height = MARKS_PX + labels + FOOT_PX;
         let drawn = html! {
             rect.lane x="0" y=(y) width="100%" height=(height - 4.0) rx="4" {}
             text.port x="1%" y=(y + 15.0) {

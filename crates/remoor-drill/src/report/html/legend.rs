@@ -39,7 +39,8 @@ pub(super) fn render() -> Markup {
             }
             p {
                 "Each lane is one source port. A line runs from an attempt's first SYN to its last one or its answer; \
-                 the words below a mark say what came back. Point at a mark for time, port and sequence number."
+                 the words below a mark say what came back. Point at a mark for time, port and sequence number; the story below each \
+                 picture lists them, too."
             }
         }
     }

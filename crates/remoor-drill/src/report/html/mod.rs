@@ -58,13 +58,19 @@ fn printable(page: Markup) -> String {
 }
 
 fn headline(report: &DrillReport) -> String {
-    let outcomes: Vec<_> = report.cases.iter().map(Outcome::of).collect();
-    let count = |wanted: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| wanted(outcome)).count();
-    let recovered = count(|outcome| matches!(outcome, Outcome::Recovered(_)));
-    let hang = count(|outcome| matches!(outcome, Outcome::Hangs));
-    let failed = count(|outcome| matches!(outcome, Outcome::Failed));
-    let cases = if outcomes.len() == 1 { "1 case".to_owned() } else { format!("{} cases", outcomes.len()) };
-    format!("{cases}: {recovered} recovered, {hang} hang as predicted, {failed} failed")
+    let count = |class: &str| report.cases.iter().filter(|case| Outcome::of(case).class() == class).count();
+    let (recovered, hang) = (count("recovered"), count("hangs"));
+    let parts = [
+        (recovered > 0).then(|| format!("{recovered} recovered")),
+        (hang > 0).then(|| format!("{hang} hang as predicted")),
+        Some(match count("failed") {
+            0 => "none failed".to_owned(),
+            failed => format!("{failed} failed"),
+        }),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let cases = if report.cases.len() == 1 { "case" } else { "cases" };
+    format!("{} {cases}: {}", report.cases.len(), parts.join(", "))
 }
 
 fn how(report: &DrillReport) -> &'static str {

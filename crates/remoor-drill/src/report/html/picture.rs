@@ -117,11 +117,15 @@ impl<'a> Picture<'a> {
     /// Replies and the gap; below, on the same scale, the predicted gap.
     fn band(&self, y: f64) -> Markup {
         let (start, end) = self.gap;
+        let replies = self.replies();
         html! {
             rect.band x="0" y=(y) width="100%" height=(BAND_PX) rx="4" {}
-            @for (from, until) in self.replies() { (self.part("replies", "replies", (from, until), y)) }
+            @let silence = (start, end.unwrap_or(self.until));
+            @for span in &replies { (self.part("replies", "replies", *span, y)) }
             (self.reply_lines(y))
-            (self.part("gap", "no reply", (start, end.unwrap_or(self.until)), y))
+            (self.part("gap", "no reply", silence, y))
+            @for span in &replies { (self.word("replies", *span, y)) }
+            (self.word("no reply", silence, y))
             (self.outline(y + BAND_PX + 4.0))
             text.compare x="1%" y=(y + BAND_PX + OUTLINE_PX + 19.0) { (self.comparison()) }
         }
@@ -144,9 +148,16 @@ impl<'a> Picture<'a> {
             g.{ "part " (class) } {
                 title { (word) " from " (self.axis.clock(from)) " to " (self.axis.clock(until)) }
                 rect x=(percent(left)) y=(y) width=(percent((right - left).max(0.3))) height=(BAND_PX) {}
-                @if right - left > WORD_PERCENT {
-                    text x=(percent((left + right) / 2.0)) y=(y + 16.0) text-anchor="middle" { (word) }
-                }
+            }
+        }
+    }
+
+    /// Drawn after everything that would cross it.
+    fn word(&self, word: &str, (from, until): (Duration, Duration), y: f64) -> Markup {
+        let (left, right) = (self.axis.x(from), self.axis.x(until));
+        html! {
+            @if right - left > WORD_PERCENT {
+                text.word x=(percent((left + right) / 2.0)) y=(y + 16.0) text-anchor="middle" { (word) }
             }
         }
     }
@@ -163,6 +174,9 @@ impl<'a> Picture<'a> {
     }
 
     fn comparison(&self) -> String {
+        if self.case.simulated {
+            return format!("gap: {}, in virtual time", outcome::gap(self.case));
+        }
         let measured = match self.gap {
             (last, Some(first)) if self.broken.gap().is_some() => short(first - last),
             _ => format!("over {}", seconds(self.case.window)),
