@@ -11,6 +11,7 @@ pub mod nfs_args;
 pub mod nfs_res;
 mod procedures;
 pub mod record;
+pub mod server;
 mod sys;
 
 /// Longest input, in bytes; `cargo xtask fuzz` passes the same number to libFuzzer.

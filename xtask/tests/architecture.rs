@@ -46,7 +46,7 @@ fn unsafe_is_in_sys_modules() {
 }
 
 #[test]
-fn error_numbers_of_the_server_are_in_errno() {
+fn error_numbers_of_the_server_stay_below_the_vfs() {
     let lib = root().join("crates/remoor-server/src/lib.rs");
     let modules = source::modules(&lib, None).unwrap();
     let told = modules.iter().flat_map(|m| names::stray_errno(&m.file, &m.mentions));

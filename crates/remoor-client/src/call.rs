@@ -3,9 +3,8 @@
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
-use remoor_nfs::reconnect::{Abandon, CallFailure, ConfigError, Machine, Notice};
+use remoor_nfs::reconnect::{Abandon, CallFailure, ConfigError, Machine};
 use remoor_rpc::auth::{AuthSys, OpaqueAuth};
 use remoor_rpc::message::{self, Message, ReplyStatus};
 use remoor_rpc::net::{self, LeaveError};
@@ -13,11 +12,8 @@ use remoor_rpc::program::Procedure;
 use remoor_rpc::xdr::{self, Xdr};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::driver::{Driver, MAX_QUEUED_CALLS, Request};
+use crate::driver::{Driver, MAX_QUEUED_CALLS, Observer, Request};
 use crate::options::Options;
-
-/// Is told everything the machine notices, with the time.
-pub type Observer = Arc<dyn Fn(Instant, &Notice) + Send + Sync>;
 
 /// A call without a usable result.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -20,13 +21,15 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
-use crate::call::Observer;
 use crate::connection::{Connection, Happening};
 
 /// Calls that may wait for the driver.
 pub(crate) const MAX_QUEUED_CALLS: usize = 1024;
 /// How long the driver sleeps while the machine has no timer and nothing happens.
 const NO_TIMER: Duration = Duration::from_secs(3600);
+
+/// Is told everything the machine notices, with the time.
+pub type Observer = Arc<dyn Fn(Instant, &Notice) + Send + Sync>;
 
 /// A call before it has an xid.
 pub(crate) struct Request {
@@ -234,7 +237,7 @@ impl Driver {
         match notice {
             Notice::NotResponding => tracing::warn!(%server, "server not responding, still trying"),
             Notice::Ok => tracing::warn!(%server, "server OK"),
-            other => tracing::info!(%server, "{other:?}"),
+            other => tracing::info!(%server, "{other}"),
         }
         (self.observer)(now(), notice);
     }

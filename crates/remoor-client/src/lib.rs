@@ -26,6 +26,7 @@ mod driver;
 pub mod file;
 pub mod options;
 
-pub use call::{CallError, Client, Observer};
+pub use call::{CallError, Client, ConnectError};
+pub use driver::Observer;
 pub use file::{Error, Node, Unstable};
 pub use options::{OptionError, Options};

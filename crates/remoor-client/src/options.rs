@@ -284,22 +284,8 @@ fn names() -> String {
 }
 
 fn nearest(name: &str) -> String {
-    let close = TABLE.iter().map(|row| (distance(name, row.name), row.name)).min();
+    let close = TABLE.iter().map(|row| (strsim::damerau_levenshtein(name, row.name), row.name)).min();
     close.filter(|(d, _)| *d <= 2).map_or(String::new(), |(_, near)| format!(" (did you mean {near:?}?)"))
-}
-
-/// Levenshtein distance, bounded by the names' lengths.
-fn distance(a: &str, b: &str) -> usize {
-    let mut previous: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut current = vec![i + 1];
-        for (j, y) in b.bytes().enumerate() {
-            let change = previous[j] + usize::from(x != y);
-            current.push(change.min(previous[j + 1] + 1).min(current[j] + 1));
-        }
-        previous = current;
-    }
-    previous[b.len()]
 }
 
 #[cfg(test)]

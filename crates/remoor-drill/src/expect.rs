@@ -148,11 +148,11 @@ mod tests {
         let reports: Vec<_> = cases.iter().map(|case| simulate(case).unwrap()).collect();
         let hangs = |report: &CaseReport| (report.gap.is_none(), report.pinned);
         for report in &reports {
-            let pinned = match (report.balancer.as_str(), report.options.as_str()) {
-                ("azure-standard", "resvport" | "resvport,abandon=silent") => true,
-                ("nf-conntrack", "resvport,abandon=silent") => true,
-                _ => false,
-            };
+            let pinned = matches!(
+                (report.balancer.as_str(), report.options.as_str()),
+                ("azure-standard", "resvport" | "resvport,abandon=silent")
+                    | ("nf-conntrack", "resvport,abandon=silent")
+            );
             assert_eq!(hangs(report), (pinned, pinned), "{} {}", report.balancer, report.options);
             assert_eq!(report.verdict, Verdict::Pass);
         }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`v3`] | the 22 procedures of NFS version 3 and their types |
 //! | [`mnt`] | the MOUNT program, version 3 |
+//! | [`reconnect`] | which connection carries a mount's calls, and what happens when it fails |
 
 pub mod mnt;
 pub mod reconnect;

@@ -16,8 +16,8 @@ use crate::state::{ServedExport, State};
 use crate::vfs::Vfs;
 use crate::vfs::memory::MemoryVfs;
 
-/// Bytes the file system of one run may hold.
-const LIMIT_BYTES: u64 = 1 << 20;
+/// Bytes the file system of one run may hold; less than what fuzzing lets one allocation have.
+const LIMIT_BYTES: u64 = 128 << 10;
 const EXPORT_ID: u64 = 1;
 const INSTANCE: u64 = 1;
 

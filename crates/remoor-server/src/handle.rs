@@ -154,10 +154,13 @@ fn create_key(state_dir: &Path, path: &Path) -> Result<(), KeyError> {
     File::open(random).and_then(|mut file| file.read_exact(&mut key)).map_err(io_error("read", random))?;
     let own = state_dir.join(format!("{KEY_FILE}.{:016x}", u64::from_be_bytes(key_name(&key))));
     let written = write_key(&own, &key).and_then(|()| fs::hard_link(&own, path));
-    fs::remove_file(&own).map_err(io_error("remove", &own))?;
+    let removed = fs::remove_file(&own);
     match written {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error("make", path)(error)),
-        _ => File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", state_dir)),
+        _ => {
+            removed.map_err(io_error("remove", &own))?;
+            File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", state_dir))
+        }
     }
 }
 
@@ -249,5 +252,12 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = Signer::load_or_create(dir.path()).unwrap_err().to_string();
         assert!(error.contains("mode 0644; set it to 0600"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_made_is_told_with_the_first_cause() {
+        // Nobody makes files there, root included.
+        let error = Signer::load_or_create(Path::new("/proc/self")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make /proc/self/handle.key: "), "{error}");
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`direction`] | dependencies point down only |
 //! | [`purity`] | the pure crates have no I/O, clock, randomness or async |
-//! | [`names`] | `unsafe` only in `sys`, error numbers only in `errno.rs` |
+//! | [`names`] | `unsafe` only in `sys`, error numbers only below `Vfs` |
 //! | [`size`] | files stay short enough to read |
 //! | [`licence`] | only permissive licences |
 //! | [`source`] | not a rule: what a source file names, for the rules above |

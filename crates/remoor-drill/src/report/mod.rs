@@ -400,7 +400,8 @@ pub(crate) mod tests {
 
     #[test]
     fn each_deviation_from_the_prediction_fails_the_case() {
-        let deviations: [(&str, fn(&mut CaseReport)); 7] = [
+        type Deviation = (&'static str, fn(&mut CaseReport));
+        let deviations: [Deviation; 7] = [
             ("not recovered", |case| case.gap = None),
             ("the gap was 3.00 s", |case| case.gap = Some(Duration::from_secs(3))),
             ("which was not predicted", |case| case.expected.gap = None),

@@ -160,14 +160,7 @@ mod tests {
         ];
         let text = render(&DrillReport { cases, wall: Duration::from_secs(9) });
         assert!(text.lines().all(|line| line.chars().count() <= MAX_WIDTH), "{text}");
-        for part in [
-            "40001→50123",
-            "0.41 s",
-            "> 6.00 s",
-            "pass: hangs",
-            "port 721 is pinned to node A",
-            "frees it 240 s",
-        ] {
+        for part in ["40001→50123", "0.41 s", "> 6 s", "port 721 is pinned to node A", "frees it 240 s"] {
             assert!(text.contains(part), "{part}\n{text}");
         }
     }

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use bytes::{Buf, Bytes};
 use remoor_rpc::record::{self, Record, RecordReader};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
 use socket2::Socket;
 
@@ -104,6 +106,15 @@ impl Connection {
     /// Whether [`Connection::close`] was called: nobody waits for a reply any more.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
+    }
+
+    /// Whether the socket is dead, by the client's reset or an error, whatever of its bytes can still be read. `poll`
+    /// leaves a pending error where it is, so that every worker sees it; EPOLLHUP is TCP_CLOSE or both sides shut
+    /// (`tcp_poll`), and not the end of the client's side alone.
+    pub(super) fn is_reset(&self) -> bool {
+        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let polled = retry_on_intr(|| poll(&mut socket, Some(&Timespec::default())));
+        polled.is_err() || socket[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
     /// Whether more replies wait than the limit allows, so that no further call is to be read or executed.

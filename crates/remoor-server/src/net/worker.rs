@@ -207,9 +207,18 @@ impl<S: Service> Net<S> {
     }
 
     /// A call whose connection is gone is dropped: its client has sent it again elsewhere, or will.
+    ///
+    /// The socket is asked before every call, because Linux hands out what came before a reset (`tcp_recvmsg` empties the
+    /// receive queue first): a process that was stopped meanwhile would execute calls that another node has
+    /// executed since. The question takes half a microsecond. It cannot help a call that executes at the moment of
+    /// the stop, nor one whose connection's end has not reached this host, or was a FIN: until the client's host
+    /// answers the first reply with a reset, that client may have ended its side only.
     fn execute(&self, connection: &Arc<Connection>, record: Bytes) {
         if connection.is_closed() {
             return;
+        }
+        if connection.is_reset() {
+            return self.hung_up(connection);
         }
         match self.service.serve(connection.peer, record) {
             Ok(reply) => self.reply(connection, &reply),
@@ -304,5 +313,81 @@ impl<S: Service> Net<S> {
             tracing::debug!(client = %connection.peer, "connection idle, closed");
             self.close(connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{Barrier, Mutex};
+    use std::time::Duration;
+
+    use remoor_rpc::xdr::Writer;
+
+    use super::super::{Handle, Limits, start};
+    use super::*;
+
+    const NULL: &[u8] = b"null";
+    const SLOW: &[u8] = b"slow";
+
+    /// Keeps the worker that executes [`NULL`] or [`SLOW`] until told.
+    struct Gates {
+        began: Barrier,
+        null: Mutex<Receiver<()>>,
+        slow: Mutex<Receiver<()>>,
+        executed: Sender<Bytes>,
+    }
+
+    impl Service for Gates {
+        fn is_null(&self, record: &[u8]) -> bool {
+            record == NULL
+        }
+
+        fn serve(&self, _: SocketAddr, record: Bytes) -> Result<Record, Malformed> {
+            for (text, gate) in [(NULL, &self.null), (SLOW, &self.slow)] {
+                if record == text {
+                    self.began.wait();
+                    locked(gate).recv().unwrap();
+                }
+            }
+            self.executed.send(record).unwrap();
+            Ok(Record::new(Writer::new().finish()))
+        }
+    }
+
+    fn send(handle: &Handle<Gates>, records: &[&[u8]]) -> Socket {
+        let socket: Socket = TcpStream::connect(handle.local_addrs()[0]).unwrap().into();
+        let header = |text: &[u8]| (1 << 31 | text.len() as u32).to_be_bytes();
+        let bytes: Vec<u8> = records.iter().flat_map(|text| [&header(text), *text].concat()).collect();
+        socket.send(&bytes).unwrap();
+        socket
+    }
+
+    #[test]
+    fn calls_that_wait_are_not_executed_after_a_reset_that_nobody_has_seen() {
+        let (executed, order) = channel();
+        let ((end_null, null), (end_slow, slow)) = (channel(), channel());
+        let gates = Gates { began: Barrier::new(2), null: null.into(), slow: slow.into(), executed };
+        let service = Arc::new(gates);
+        let mut handle =
+            start(service.clone(), &["127.0.0.1:0".parse().unwrap()], 2, Limits::default()).unwrap();
+        // One worker executes, and the other has read all that waits: nobody looks at sockets.
+        let _other = send(&handle, &[SLOW]);
+        service.began.wait();
+        let client = send(&handle, &[b"first", b"second", NULL]);
+        service.began.wait();
+        client.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        end_slow.send(()).unwrap();
+        assert_eq!(order.recv().unwrap(), SLOW);
+        // The worker that is free again has nothing before it but what waited; then it sees the reset.
+        while handle.connections().open > 1 {
+            std::thread::yield_now();
+        }
+        end_null.send(()).unwrap();
+        assert!(handle.stop());
+        drop((handle, service));
+        assert_eq!(order.iter().collect::<Vec<_>>(), [NULL]);
     }
 }

@@ -44,7 +44,7 @@ pub struct Node {
 /// One directory entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
-    /// Its name, not `.` or `..` unless the vfs has them.
+    /// Its name.
     pub name: Bytes,
     /// The object's number.
     pub fileid: u64,
@@ -93,7 +93,8 @@ pub trait Vfs: Send + Sync {
     fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()>;
     fn rename(&self, caller: &Caller, from: (&NodeHandle, &[u8]), to: (&NodeHandle, &[u8])) -> Result<()>;
     fn link(&self, caller: &Caller, node: &NodeHandle, dir: &NodeHandle, name: &[u8]) -> Result<()>;
-    /// Offers entries after `cookie` (0: from the start) until `each` breaks; true if the end was reached.
+    /// Offers entries after `cookie` (0: from the start) until `each` breaks; true if the end was reached. `.` and `..`
+    /// are among them: a Linux client shows applications what READDIR gave and adds neither.
     fn readdir(
         &self,
         caller: &Caller,

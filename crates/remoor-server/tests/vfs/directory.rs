@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use remoor_nfs::v3::NfsStat;
 use remoor_server::vfs::{Vfs, memory};
 
-use crate::served::{Served, file, names, own, schemes};
+use crate::served::{Served, directory, entries, file, names, own, schemes};
 
 const ENTRIES: usize = 10_000;
 /// Entries a call takes; not a divisor of what a system call gives.
@@ -61,15 +61,46 @@ fn cookies_hold_across_restarts() {
     }
 }
 
-#[test]
-fn memory_lists_like_a_disk() {
+/// An empty memory file system whose root everybody may write to.
+fn own_memory() -> memory::MemoryVfs {
     let vfs = memory::MemoryVfs::new(memory::DEFAULT_LIMIT_BYTES, 1);
-    let root = vfs.root().unwrap();
     let root_user = remoor_server::vfs::Caller { uid: 0, gid: 0, gids: Vec::new() };
     let open = remoor_nfs::v3::Sattr { mode: Some(0o777), ..Default::default() };
-    vfs.setattr(&root_user, &root, &open, None).unwrap();
+    vfs.setattr(&root_user, &vfs.root().unwrap(), &open, None).unwrap();
+    vfs
+}
+
+#[test]
+fn memory_lists_like_a_disk() {
+    let vfs = own_memory();
+    let root = vfs.root().unwrap();
     (0..ENTRIES).for_each(|n| drop(file(&vfs, &root, &n.to_string(), "")));
     list_while_removing(&vfs, &|| None);
+}
+
+/// Both dots, with the numbers that GETATTR gives.
+fn has_dots(vfs: &dyn Vfs) {
+    let root = vfs.root().unwrap();
+    let sub = directory(vfs, &root, "sub");
+    let fileid = |node| vfs.getattr(&own(), node).unwrap().fileid;
+    let dots = |dir| {
+        let dots = entries(vfs, dir).into_iter().filter(|entry| entry.name.starts_with(b"."));
+        dots.map(|entry| (entry.name, entry.fileid)).collect::<BTreeSet<_>>()
+    };
+    let expected = [(".".into(), fileid(&sub.handle)), ("..".into(), fileid(&root))];
+    assert_eq!(dots(&sub.handle), BTreeSet::from(expected));
+    let of_root: Vec<_> = dots(&root).into_iter().collect();
+    assert_eq!(of_root[0], (".".into(), fileid(&root)));
+    assert_eq!(&of_root[1].0[..], b"..");
+}
+
+#[test]
+fn dot_and_dot_dot_are_listed() {
+    for &scheme in schemes() {
+        let served = Served::new();
+        has_dots(&served.node("a", scheme));
+    }
+    has_dots(&own_memory());
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! A temporary directory and the vfs instances that serve it.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use remoor_nfs::v3::{CreateHow, Sattr, StableHow};
 use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs, Scheme};
-use remoor_server::vfs::{Caller, Node, NodeHandle, Vfs};
+use remoor_server::vfs::{Caller, DirEntry, Node, NodeHandle, Vfs};
 use rustix::process::{getegid, geteuid};
 use tempfile::TempDir;
 
@@ -87,13 +88,19 @@ pub(crate) fn text(vfs: &dyn Vfs, node: &NodeHandle) -> String {
     String::from_utf8(data.to_vec()).unwrap()
 }
 
-/// Every name from the start, in the order they are offered.
-pub(crate) fn names(vfs: &dyn Vfs, dir: &NodeHandle) -> Vec<Bytes> {
-    let mut names = Vec::new();
-    let mut keep = |entry: remoor_server::vfs::DirEntry| {
-        names.push(entry.name);
-        std::ops::ControlFlow::Continue(())
+/// Every entry from the start, in the order they are offered.
+pub(crate) fn entries(vfs: &dyn Vfs, dir: &NodeHandle) -> Vec<DirEntry> {
+    let mut entries = Vec::new();
+    let mut keep = |entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
     };
     assert!(vfs.readdir(&own(), dir, 0, &mut keep).unwrap());
-    names
+    entries
+}
+
+/// Every name from the start, in the order they are offered, without `.` and `..`.
+pub(crate) fn names(vfs: &dyn Vfs, dir: &NodeHandle) -> Vec<Bytes> {
+    let names = entries(vfs, dir).into_iter().map(|entry| entry.name);
+    names.filter(|name| !matches!(&name[..], b"." | b"..")).collect()
 }

@@ -32,7 +32,7 @@ impl LocalVfs {
         Ok(open.node(attr))
     }
 
-    /// Offers what getdents64 gives, one buffer after the other. A descriptor of its own keeps the position apart from
+    /// Offers what getdents64 gives, `.` and `..` included, one buffer after the other. A descriptor of its own keeps the position apart from
     /// that of other calls.
     pub(super) fn read_directory(
         &self,
@@ -52,9 +52,6 @@ impl LocalVfs {
         while let Some(entry) = entries.next() {
             let entry = self.store.in_dir(&dir, entry)?;
             let name = entry.file_name().to_bytes();
-            if is_dot(name) {
-                continue;
-            }
             let (fileid, cookie) = (entry.ino(), entry.next_entry_cookie());
             if each(DirEntry { name: Bytes::copy_from_slice(name), fileid, cookie }).is_break() {
                 return Ok(false);

@@ -414,8 +414,8 @@ impl Vfs for MemoryVfs {
         let directory = tree.directory(id)?;
         allow(granted(&tree.get(id)?.attr, caller), READ)?;
         let stopped = directory
-            .after(cookie)
-            .map(|(cookie, name, fileid)| each(DirEntry { name: name.clone(), fileid, cookie }))
+            .after(id, cookie)
+            .map(|(cookie, name, fileid)| each(DirEntry { name, fileid, cookie }))
             .any(|flow| flow.is_break());
         Ok(!stopped)
     }

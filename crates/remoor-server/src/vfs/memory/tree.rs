@@ -34,7 +34,10 @@ pub(super) struct Object {
     pub(super) body: Body,
 }
 
-/// Entries by name and by cookie; a cookie is never used twice in one directory.
+/// Cookies of `.` and `..`; those of other entries are greater.
+const DOTS: [(u64, Bytes); 2] = [(1, Bytes::from_static(b".")), (2, Bytes::from_static(b".."))];
+
+/// Entries by name and by cookie, without `.` and `..`; a cookie is never used twice in one directory.
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) parent: u64,
@@ -45,7 +48,7 @@ pub(super) struct Directory {
 
 impl Directory {
     pub(super) fn new(parent: u64) -> Self {
-        Self { parent, names: BTreeMap::new(), entries: BTreeMap::new(), last_cookie: 0 }
+        Self { parent, names: BTreeMap::new(), entries: BTreeMap::new(), last_cookie: DOTS[1].0 }
     }
 
     pub(super) fn get(&self, name: &[u8]) -> Option<u64> {
@@ -56,10 +59,12 @@ impl Directory {
         self.names.is_empty()
     }
 
-    /// Entries after `cookie`: cookie, name, object.
-    pub(super) fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Bytes, u64)> {
+    /// Entries after `cookie`, `.` and `..` included, of this directory, which is object `id`: cookie, name, object.
+    pub(super) fn after(&self, id: u64, cookie: u64) -> impl Iterator<Item = (u64, Bytes, u64)> {
         let from = (std::ops::Bound::Excluded(cookie), std::ops::Bound::Unbounded);
-        self.entries.range(from).map(|(cookie, (name, id))| (*cookie, name, *id))
+        let dots = DOTS.into_iter().zip([id, self.parent]).map(|((cookie, name), id)| (cookie, name, id));
+        let entries = self.entries.range(from).map(|(cookie, (name, id))| (*cookie, name.clone(), *id));
+        dots.filter(move |(dot, ..)| *dot > cookie).chain(entries)
     }
 
     fn insert(&mut self, name: &[u8], id: u64) {
