@@ -46,6 +46,8 @@ enum Task {
         /// One of fuzz/fuzz_targets; all of them by default.
         target: Option<String>,
     },
+    /// Write man pages and shell completions to target/gen.
+    Gen,
     /// Run the benches, or those whose name contains NAME.
     Bench {
         /// Part of a bench's name.
@@ -65,6 +67,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test => Ok(suite::run(packages::is_root() || std::env::var("CI").is_ok_and(|v| v == "true"))),
         Task::Ci => Ok(suite::run(true)),
         Task::Fuzz { secs, target } => fuzz_only(secs, target.as_deref()),
+        Task::Gen => generate(),
         Task::Bench { name } => bench(name.as_deref()),
     }
 }
@@ -73,6 +76,14 @@ fn fuzz_only(secs: u64, target: Option<&str>) -> anyhow::Result<ExitCode> {
     let counts = fuzz::run(secs, target)?;
     println!("{counts}");
     Ok(counts.exit_code())
+}
+
+fn generate() -> anyhow::Result<ExitCode> {
+    let dir = "target/gen";
+    let status = cargo().args(["run", "--package", "remoor", "--", "generate", "--dir", dir]).status();
+    ensure!(status.context("cannot run cargo run")?.success(), "remoor generate failed: see above");
+    println!("man pages and completions are in {dir}");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn bench(name: Option<&str>) -> anyhow::Result<ExitCode> {

@@ -18,7 +18,7 @@ use remoor_drill::workload::WORKLOADS;
 use remoor_drill::{expect, namespace};
 use remoor_flow::preset;
 
-use crate::Failure;
+use crate::{Failure, columns};
 
 /// Cases run at a time, unless told otherwise: they mostly wait.
 const DEFAULT_JOBS: usize = 3;
@@ -37,21 +37,23 @@ const DEFAULT_JOBS: usize = 3;
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// Balancer: a preset, `preset+variant`, or `kernel` for nftables and nf_conntrack; may be repeated
+    /// [default: azure-standard, nf-conntrack and aws-nlb]
     #[arg(short, long, value_name = "NAME")]
     balancer: Vec<String>,
-    /// Mount options; may be repeated for several cases
+    /// Mount options, separated by commas; may be repeated for several cases [default: resvport,abandon=silent;
+    /// resvport; noresvport; resvport,rebind=fresh]
     #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<String>,
-    /// Fault; may be repeated
+    /// How node A is broken; may be repeated [default: silent]
     #[arg(short, long, value_name = "NAME")]
     fault: Vec<String>,
-    /// What the applications do
+    /// What the applications on the client do
     #[arg(short, long, value_name = "NAME", default_value = WORKLOADS[0].name)]
     workload: String,
-    /// How long the client may take after a fault, seconds
+    /// How long the client may take to come back after a fault
     #[arg(long, value_name = "SECONDS", default_value_t = case::DEFAULT_WINDOW.as_secs_f64(), value_parser = parse_seconds)]
     window: f64,
-    /// From a fault until the balancer marks the node down, seconds: the vendor's probes, which the drill leaves out
+    /// From a fault until the balancer marks the node down: what a vendor's health probes take
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = parse_seconds)]
     probe_delay: f64,
     /// Break nodes this many times in turn: A, then B after A is back, then A…
@@ -63,47 +65,47 @@ pub(crate) struct Args {
     /// Start of every random choice
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Tell each case as a story: mounted, captured, disrupted, observed, restored
+    /// Tell each case as a story of five steps: mount, capture, disrupt, observe, restore
     #[arg(long)]
     story: bool,
-    /// Run in virtual time only: no hosts, no packets, no data; done at once
+    /// Predict only, in virtual time: no hosts, no packets, no data; done at once
     #[arg(long)]
     simulate: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Save the packets of the one case that runs, as pcapng
+    /// Save the packets of the one case that runs as a pcapng file
     #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
     pcap: Option<PathBuf>,
     /// Save report.html (pictures of every case), report.json, and each case's packets and story in this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// List balancers, faults, workloads and mount options, and end
+    /// List balancers, faults, workloads and mount options
     #[arg(long)]
     list: bool,
 }
 
 const AFTER_HELP: &str = "\
 Examples:
-  remoor drill                                                 the default matrix
-  remoor drill -b azure-standard -o noresvport -f silent --story
-  remoor drill -b kernel -o resvport,abandon=silent            real nftables NAT (needs nft)
-  remoor drill -b azure-standard -o noresvport --rounds 10     fail over and back, ten times
-  remoor drill --simulate                                      the same cases, predicted
+  remoor drill  # the default matrix
+  remoor drill -b azure-standard -o noresvport -f silent --story  # one case, told step by step
+  remoor drill -b kernel -o resvport,abandon=silent  # real nftables NAT; needs nft
+  remoor drill -b azure-standard -o noresvport --rounds 10  # fail over and back, ten times
+  remoor drill --simulate --out /tmp/drill  # the same cases, predicted; see report.html there
 
 Exit codes: 0 every case met its expectation; 1 some did not; 2 wrong usage; 3 it cannot run here.
 
 JSON: {cases: [{balancer, options, fault, workload, attempts: [{t_ms, port, isn, retransmissions,
 retransmitted_ms: [...], forwarded_to, answered_by, answer, answered_ms}], breaks: [{node, at_ms,
-switched_ms, last_reply_ms, first_reply_ms, mended_ms, restored_ms}], replies_ms: [...], rebind, pinned,
-gap_ms, pinned_flow, files, lost, losses, false_errors, errors, expected: {gap_ms, rebind, pinned,
-flow_frees_ms}, verdict, reasons, ...}], wall_ms}.
-Times are milliseconds since the mount began; gap_ms is null if the client did not recover in the window;
-replies_ms is thinned to 300 or fewer.
+switched_ms, last_reply_ms, first_reply_ms, mended_ms, restored_ms}], replies_ms: [...], rebind,
+pinned, gap_ms, pinned_flow, files, lost, losses, false_errors, errors, expected: {gap_ms, rebind,
+pinned, flow_frees_ms}, verdict, reasons, ...}], wall_ms}.
+Times are milliseconds since the mount began; gap_ms is null if the client did not recover in the
+window; replies_ms is thinned to at most 300 times, the ends of every long silence kept.
 
-The drill's client leaves a server that acknowledges but does not answer after 400 ms, unless -o stuck=
-says otherwise: both servers are its own. A call resent to the other node may then be executed twice and
-reported as failed though it had succeeded: such false errors are counted.";
+The drill's client leaves a server that acknowledges but does not answer after 400 ms, unless
+-o stuck= says otherwise: both servers are its own. A call resent to the other node may then be
+executed twice and reported as failed though it had succeeded: such false errors are counted.";
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "must be a number of seconds".to_owned())?;
@@ -138,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 impl Args {
-    fn matrix(&self) -> Matrix {
+    pub(crate) fn matrix(&self) -> Matrix {
         let or =
             |given: &[String], default: Vec<String>| if given.is_empty() { default } else { given.to_vec() };
         let default = Matrix::default();
@@ -328,20 +330,53 @@ impl Line<'_> {
 
 #[allow(clippy::print_stdout, reason = "the listing")]
 fn list() {
-    println!("Balancers (-b):");
-    for preset in preset::ALL {
-        println!("  {:<18} {}", preset.name, preset.description);
-        for variant in preset.variants {
-            println!("    +{:<15} {}", variant.name, variant.description);
+    print!("{}", listing());
+}
+
+fn listing() -> String {
+    const HEAD: usize = 21;
+    let row = |name: &str, about: &str| columns::row(&format!("  {name}"), HEAD, about);
+    let balancers = preset::ALL.iter().map(|preset| {
+        let variant = |v: &preset::Variant| columns::row(&format!("    +{}", v.name), HEAD, v.description);
+        row(preset.name, preset.description) + &preset.variants.iter().map(variant).collect::<String>()
+    });
+    let balancers: String = balancers.collect();
+    let kernel = row(case::KERNEL, "nftables DNAT and nf_conntrack of this kernel (needs nft)");
+    let faults: String = FAULTS.iter().map(|fault| row(fault.name, fault.about)).collect();
+    let workloads: String = WORKLOADS.iter().map(|workload| row(workload.name, workload.about)).collect();
+    let options = remoor_client::options::TABLE.iter();
+    let options: String = options.map(|o| columns::row(&format!("  {}", o.usage()), 37, o.meaning)).collect();
+    format!(
+        "Balancers (-b), each with its variants (preset+variant):\n{balancers}{kernel}\nFaults (-f):\n{faults}\n\
+         Workloads (-w):\n{workloads}\nMount options (-o), separated by commas:\n{options}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+
+    #[test]
+    fn help_names_the_defaults_that_are_used() {
+        let help = Args::augment_args(clap::Command::new("drill")).render_long_help().to_string();
+        let help: Vec<&str> = help.split_whitespace().collect();
+        let named = |word: &str| help.iter().any(|w| w.trim_matches(['[', ']', ';', ',']) == word);
+        let defaults =
+            case::DEFAULT_BALANCERS.iter().chain(&case::DEFAULT_OPTIONS).chain([&case::DEFAULT_FAULT]);
+        for default in defaults {
+            assert!(named(default), "{default}\n{help:?}");
         }
     }
-    println!("  {:<18} nftables DNAT and nf_conntrack of this kernel (needs nft)", case::KERNEL);
-    println!("\nFaults (-f):");
-    FAULTS.iter().for_each(|fault| println!("  {:<18} {}", fault.name, fault.about));
-    println!("\nWorkloads (-w):");
-    WORKLOADS.iter().for_each(|workload| println!("  {:<18} {}", workload.name, workload.about));
-    println!("\nMount options (-o), separated by commas:");
-    for row in remoor_client::options::TABLE {
-        println!("  {:<34} {}", row.usage(), row.meaning);
+
+    #[test]
+    fn the_listing_has_every_name_and_fits() {
+        let listing = listing();
+        assert!(listing.lines().all(|line| line.chars().count() <= columns::WIDTH), "{listing}");
+        let names = preset::ALL.iter().map(|preset| preset.name).chain(FAULTS.iter().map(|fault| fault.name));
+        for name in names.chain(WORKLOADS.iter().map(|workload| workload.name)).chain([case::KERNEL]) {
+            assert!(listing.contains(&format!("  {name}")), "{name}\n{listing}");
+        }
     }
 }

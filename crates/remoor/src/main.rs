@@ -1,6 +1,8 @@
 //! The `remoor` command: NFS that survives failover. One file per subcommand.
 
+mod columns;
 mod drill;
+mod generate;
 mod serve;
 
 use std::io;
@@ -11,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 /// NFS that survives failover.
 #[derive(Debug, Parser)]
-#[command(name = "remoor", version, about, after_help = EXIT_CODES)]
+#[command(name = "remoor", version, about, after_help = EXIT_CODES, max_term_width = columns::WIDTH)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,6 +23,8 @@ struct Cli {
 enum Command {
     Drill(drill::Args),
     Serve(serve::Args),
+    #[command(hide = true)]
+    Generate(generate::Args),
 }
 
 /// Exit codes of every subcommand.
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Drill(args) => start_log("warn").and_then(|()| drill::run(&args)),
         Command::Serve(args) => start_log("info").and_then(|()| serve::run(&args)),
+        Command::Generate(args) => generate::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,4 +82,69 @@ fn start_log(default: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
     started.map_err(|error| Failure::Cannot(anyhow::anyhow!("cannot start the log: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every command with its long and its short help, rendered as wide as help may be.
+    fn helps() -> Vec<(clap::Command, [String; 2])> {
+        let mut program = Cli::command().term_width(columns::WIDTH);
+        program.build();
+        let commands: Vec<_> =
+            [program.clone()].into_iter().chain(program.get_subcommands().cloned()).collect();
+        let render = |mut command: clap::Command| {
+            let texts = [command.render_long_help().to_string(), command.render_help().to_string()];
+            (command, texts)
+        };
+        commands.into_iter().map(render).collect()
+    }
+
+    /// What a shell makes of each example in the help.
+    fn examples() -> Vec<Vec<String>> {
+        let texts = helps().into_iter().map(|(_, [long, _])| long);
+        let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        let examples = lines.filter(|line| line.starts_with("  remoor "));
+        let words = |line: String| {
+            line.split_whitespace().take_while(|word| !word.starts_with('#')).map(str::to_owned).collect()
+        };
+        examples.map(words).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_its_width_and_is_not_wrapped_twice() {
+        for (command, texts) in helps() {
+            for line in texts.iter().flat_map(|text| text.lines()) {
+                assert!(line.chars().count() <= columns::WIDTH, "remoor {}: {line}", command.get_name());
+            }
+            // Text with line ends of its own would be torn apart if one of its lines were too wide.
+            if let Some(written) = command.get_after_long_help() {
+                assert!(texts[0].contains(written.to_string().trim_end()), "remoor {}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn examples_work_as_they_are_typed() {
+        let examples = examples();
+        assert!(examples.len() >= 7, "{examples:?}");
+        for example in examples {
+            let cli = Cli::try_parse_from(&example).unwrap_or_else(|e| panic!("{example:?}: {e}"));
+            match cli.command {
+                Command::Drill(args) => drop(args.matrix().cases().unwrap()),
+                Command::Serve(args) => {
+                    assert!(remoor_server::exports::Exports::from_args(&args.export).is_ok())
+                }
+                Command::Generate(_) => panic!("{example:?} is for packagers"),
+            }
+        }
+    }
 }

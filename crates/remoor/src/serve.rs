@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use remoor_server::exports::{Exports, OPTIONS, OptionRow, Status};
-use remoor_server::{NFS_PORT, Running, Server, StartError};
+use remoor_server::{DEFAULT_WORKERS, Running, Server, StartError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::Failure;
+use crate::{Failure, columns};
 
 /// Serve directories to NFS version 3 clients, as exports(5) says.
 ///
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     listen: Vec<SocketAddr>,
     /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated
     #[arg(short, long, value_name = "DIR[:OPTIONS]")]
-    export: Vec<String>,
+    pub(crate) export: Vec<String>,
     /// Export what a file in the form of exports(5) says; may be repeated
     #[arg(long, value_name = "FILE")]
     exports: Vec<PathBuf>,
@@ -35,28 +35,29 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// Worker threads
-    #[arg(long, value_name = "N")]
-    workers: Option<usize>,
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_WORKERS)]
+    workers: usize,
 }
 
 fn after_help() -> String {
     let served = OPTIONS.iter().filter(|row| matches!(row.status, Status::Implemented(_)));
-    let options: Vec<String> = served.map(option_line).collect();
-    format!(
-        "Options of an export:\n{}\n\n\
-         Examples:\n  \
-         remoor serve --export /srv/data:rw,insecure\n  \
-         remoor serve --listen 192.0.2.1:{NFS_PORT} --exports /etc/exports\n\n\
-         A `secure` export (the default) refuses source ports above 1023, as the Linux server does: clients that mount \
-         with noresvport need `insecure`.",
-        options.join("\n")
-    )
+    let options: String = served.map(option_row).collect();
+    format!("Options of an export:\n{options}\n{EXAMPLES}")
 }
 
-fn option_line(row: &OptionRow) -> String {
+const EXAMPLES: &str = "\
+Examples:
+  remoor serve --export /srv:rw,insecure
+  remoor serve --listen 0.0.0.0:2049 --exports /etc/exports
+
+A `secure` export (the default) refuses source ports above 1023, as the Linux server does: clients
+that mount with noresvport need `insecure`.";
+
+fn option_row(row: &OptionRow) -> String {
     let argument = row.argument.map(|argument| format!("={argument}")).unwrap_or_default();
     let default = if row.default == "yes" { " (default)" } else { "" };
-    format!("  {:<18} {}{default}", format!("{}{argument}", row.name), row.meaning)
+    let meaning = format!("{}{default}", row.meaning.trim_end_matches('.'));
+    columns::row(&format!("  {}{argument}", row.name), 25, &meaning)
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -78,9 +79,7 @@ impl Args {
         if let Some(node) = &self.node {
             server = server.node_name(node);
         }
-        if let Some(workers) = self.workers {
-            server = server.workers(workers);
-        }
+        server = server.workers(self.workers);
         server.start().map_err(|error| match error {
             StartError::Io(_) | StartError::Key(_) | StartError::Vfs { .. } => Failure::cannot(error),
             wrong => Failure::usage(wrong),

@@ -1,0 +1,41 @@
+//! Text in columns, for help and listings.
+
+/// Widest line of any help text.
+pub(crate) const WIDTH: usize = 100;
+
+/// `head`, then `text` from column `indent` on, in lines of at most [`WIDTH`].
+pub(crate) fn row(head: &str, indent: usize, text: &str) -> String {
+    let (mut out, mut line) = (String::new(), format!("{head:<indent$}"));
+    if head.chars().count() >= indent {
+        (out, line) = (head.to_owned() + "\n", " ".repeat(indent));
+    }
+    let mut words_begin = true;
+    for word in text.split_whitespace() {
+        let space = usize::from(!words_begin);
+        if !words_begin && line.chars().count() + space + word.chars().count() > WIDTH {
+            out = out + &line + "\n";
+            (line, words_begin) = (" ".repeat(indent), true);
+        }
+        line = line + if words_begin { "" } else { " " } + word;
+        words_begin = false;
+    }
+    out + &line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_hangs_beside_its_head() {
+        let text = "word ".repeat(30);
+        let lines: Vec<String> = row("  ro", 8, &text).lines().map(str::to_owned).collect();
+        assert_eq!(lines[0], format!("  ro    {}", ["word"; 18].join(" ")));
+        assert_eq!(lines[1], format!("        {}", ["word"; 12].join(" ")));
+    }
+
+    #[test]
+    fn a_long_head_has_its_own_line() {
+        assert_eq!(row("  fsid=NUMBER", 8, "identity"), "  fsid=NUMBER\n        identity\n");
+    }
+}

@@ -1,0 +1,137 @@
+//! `remoor generate`: man pages and shell completions, from the tables that parse the command line.
+//! For those who package remoor; `cargo xtask gen` runs it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{CommandFactory, ValueEnum};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use roff::{Roff, roman};
+
+use crate::{Cli, Failure};
+
+/// Write man pages and shell completions.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Directory to write man/ and completions/ in
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    write_all(&args.dir)
+        .with_context(|| format!("cannot write man pages and completions in {}", args.dir.display()))
+        .map_err(Failure::Usage)
+}
+
+fn write_all(dir: &Path) -> io::Result<()> {
+    let (man, completions) = (dir.join("man"), dir.join("completions"));
+    fs::create_dir_all(&man)?;
+    fs::create_dir_all(&completions)?;
+    for (name, page) in pages()? {
+        fs::write(man.join(name), page)?;
+    }
+    for shell in Shell::value_variants() {
+        clap_complete::generate_to(*shell, &mut Cli::command(), "remoor", &completions)?;
+    }
+    Ok(())
+}
+
+/// A man page for the program and one for each subcommand, by file name.
+fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut program = Cli::command().disable_help_subcommand(true);
+    program.build();
+    let shown = program.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let commands = [program.clone()].into_iter().chain(shown);
+    commands.map(|command| page(&command)).collect()
+}
+
+fn page(command: &clap::Command) -> io::Result<(String, Vec<u8>)> {
+    let man = Man::new(command.clone()).source(concat!("remoor ", env!("CARGO_PKG_VERSION")));
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    notes(command).to_writer(&mut page)?;
+    Ok((man.get_filename(), page))
+}
+
+/// What follows the options in the help, line by line: it has tables and examples.
+fn notes(command: &clap::Command) -> Roff {
+    let mut roff = Roff::new();
+    if let Some(text) = command.get_after_long_help().or(command.get_after_help()) {
+        roff.control("SH", ["NOTES"]).control("nf", []);
+        for line in text.to_string().lines() {
+            roff.text([roman(line)]);
+        }
+        roff.control("fi", []);
+    }
+    roff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The program and its subcommands that people use.
+    fn shown() -> Vec<clap::Command> {
+        let mut program = Cli::command();
+        program.build();
+        let subcommands = program.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help");
+        [program.clone()].into_iter().chain(subcommands.cloned()).collect()
+    }
+
+    fn text_of(page: &[u8]) -> String {
+        String::from_utf8(page.to_vec()).unwrap().replace("\\-", "-")
+    }
+
+    #[test]
+    fn every_option_is_in_the_man_page_of_its_command() {
+        let pages = pages().unwrap();
+        let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["remoor.1", "remoor-drill.1", "remoor-serve.1"]);
+        for (command, (name, page)) in shown().iter().zip(&pages) {
+            let page = text_of(page);
+            for option in command.get_arguments().filter_map(|argument| argument.get_long()) {
+                assert!(page.contains(&format!("--{option}")), "--{option} is not in {name}:\n{page}");
+            }
+        }
+    }
+
+    #[test]
+    fn examples_stand_in_man_pages_as_they_are_typed() {
+        let pages = pages().unwrap();
+        for (command, (name, page)) in shown().iter().zip(&pages) {
+            let notes = command.get_after_long_help().or(command.get_after_help()).unwrap().to_string();
+            let page = text_of(page);
+            assert!(page.contains(".SH NOTES\n.nf\n"), "{name}");
+            for example in notes.lines().filter(|line| line.starts_with("  remoor ")) {
+                assert!(page.contains(&format!("{example}\n")), "{example} is not in {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn completions_of_every_shell_know_every_option() {
+        let dir = tempfile::tempdir().unwrap();
+        write_all(dir.path()).unwrap();
+        let completions: Vec<_> = fs::read_dir(dir.path().join("completions")).unwrap().collect();
+        assert_eq!(completions.len(), Shell::value_variants().len());
+        for file in completions {
+            let path = file.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            for option in ["probe-delay", "rounds", "exports", "workers"] {
+                assert!(text.contains(option), "{option} is not in {}", path.display());
+            }
+        }
+        assert_eq!(fs::read_dir(dir.path().join("man")).unwrap().count(), 3);
+    }
+}
