@@ -6,24 +6,33 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{CommandFactory, ValueEnum};
+use clap::{Arg, ArgMatches, CommandFactory, ValueEnum, value_parser};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use roff::{Roff, roman};
 
 use crate::{Cli, Failure};
 
-/// Write man pages and shell completions.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Directory to write man/ and completions/ in
-    #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
+/// The subcommand's name.
+pub(crate) const NAME: &str = "generate";
+
+/// The subcommand. It is no part of [`Cli`], so that neither help nor what it writes mentions it.
+pub(crate) fn command() -> clap::Command {
+    let dir =
+        Arg::new("dir").long("dir").value_name("DIR").required(true).value_parser(value_parser!(PathBuf));
+    let about = "Write man pages and shell completions";
+    clap::Command::new(NAME)
+        .hide(true)
+        .about(about)
+        .arg(dir.help("Directory to write man/ and completions/ in"))
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    write_all(&args.dir)
-        .with_context(|| format!("cannot write man pages and completions in {}", args.dir.display()))
+pub(crate) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let Some(dir) = matches.get_one::<PathBuf>("dir") else { return Ok(()) };
+    write_all(dir)
+        .with_context(|| {
+            format!("cannot write man pages and completions in {}; name another --dir", dir.display())
+        })
         .map_err(Failure::Usage)
 }
 
@@ -44,8 +53,7 @@ fn write_all(dir: &Path) -> io::Result<()> {
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
-    let shown = program.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    let commands = [program.clone()].into_iter().chain(shown);
+    let commands = [program.clone()].into_iter().chain(program.get_subcommands().cloned());
     commands.map(|command| page(&command)).collect()
 }
 
@@ -81,11 +89,11 @@ fn notes(command: &clap::Command) -> Roff {
 mod tests {
     use super::*;
 
-    /// The program and its subcommands that people use.
+    /// The program and its subcommands.
     fn shown() -> Vec<clap::Command> {
         let mut program = Cli::command();
         program.build();
-        let subcommands = program.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help");
+        let subcommands = program.get_subcommands().filter(|c| c.get_name() != "help");
         [program.clone()].into_iter().chain(subcommands.cloned()).collect()
     }
 
@@ -128,6 +136,7 @@ mod tests {
         for file in completions {
             let path = file.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
+            assert!(!text.contains(NAME), "{} tells of a command for packagers", path.display());
             for option in ["probe-delay", "rounds", "exports", "workers"] {
                 assert!(text.contains(option), "{option} is not in {}", path.display());
             }

@@ -8,7 +8,7 @@ mod serve;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// NFS that survives failover.
@@ -23,8 +23,6 @@ struct Cli {
 enum Command {
     Drill(drill::Args),
     Serve(serve::Args),
-    #[command(hide = true)]
-    Generate(generate::Args),
 }
 
 /// Exit codes of every subcommand.
@@ -58,17 +56,22 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = match cli.command {
-        Command::Drill(args) => start_log("warn").and_then(|()| drill::run(&args)),
-        Command::Serve(args) => start_log("info").and_then(|()| serve::run(&args)),
-        Command::Generate(args) => generate::run(&args),
-    };
-    match outcome {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Case) => ExitCode::from(1),
         Err(Failure::Usage(error)) => complain(&error, 2),
         Err(Failure::Cannot(error)) => complain(&error, 3),
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let matches = Cli::command().subcommand(generate::command()).get_matches();
+    if let Some((generate::NAME, matches)) = matches.subcommand() {
+        return generate::run(matches);
+    }
+    match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
+        Command::Drill(args) => start_log("warn").and_then(|()| drill::run(&args)),
+        Command::Serve(args) => start_log("info").and_then(|()| serve::run(&args)),
     }
 }
 
@@ -86,8 +89,6 @@ fn start_log(default: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// Every command with its long and its short help, rendered as wide as help may be.
@@ -143,7 +144,6 @@ mod tests {
                 Command::Serve(args) => {
                     assert!(remoor_server::exports::Exports::from_args(&args.export).is_ok())
                 }
-                Command::Generate(_) => panic!("{example:?} is for packagers"),
             }
         }
     }

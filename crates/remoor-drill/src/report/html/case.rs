@@ -28,7 +28,7 @@ pub(super) fn render(n: usize, case: &CaseReport) -> Markup {
                     (picture::render(case, round))
                 }
             }
-            details { summary { "Story" } pre { (story::render(case)) } }
+            details { summary { "Story, in seconds since the mount began" } pre { (story::render(case)) } }
             details { summary { "All values, as in report.json" } (values(case)) }
         }
     }
