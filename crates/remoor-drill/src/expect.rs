@@ -104,13 +104,15 @@ fn attempt(attempt: &Attempt) -> AttemptReport {
         None => ("none".to_owned(), ""),
         Some(answer) => (sender(answer.by), kind(answer.kind)),
     };
+    let mut reached: Vec<_> = attempt.first_reached.into_iter().chain(attempt.reached).collect();
+    reached.dedup();
     AttemptReport {
         at: attempt.at,
         port: attempt.port,
         isn: attempt.isn,
         retransmissions: attempt.retransmissions as usize,
         retransmitted: Vec::new(),
-        forwarded_to: attempt.reached.into_iter().map(node).collect(),
+        forwarded_to: reached.into_iter().map(node).collect(),
         answered_by,
         answer: answer.to_owned(),
         answered: attempt.answered_at,
@@ -158,5 +160,24 @@ mod tests {
         }
         let text = table::render(&DrillReport { cases: reports, wall: Duration::ZERO });
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn an_attempt_that_outlives_the_flow_went_to_both_nodes() {
+        let options = vec!["resvport,abandon=silent".to_owned()];
+        let balancers = vec!["azure-standard".to_owned()];
+        let window = Duration::from_secs(600);
+        let cases = Matrix { balancers, options, window, ..Matrix::default() }.cases().unwrap();
+        let report = simulate(&cases[0]).unwrap();
+        let last = report.attempts.last().unwrap();
+        assert_eq!(
+            (&last.forwarded_to[..], &last.answered_by[..]),
+            (&["A".to_owned(), "B".to_owned()][..], "B")
+        );
+        assert_eq!(last.retransmitted.len(), last.retransmissions);
+        assert!(last.retransmitted.is_sorted() && last.answered > last.retransmitted.last().copied());
+        let broken = &report.breaks[0];
+        assert_eq!(broken.gap(), report.gap);
+        assert!(report.replies.contains(&broken.first_reply.unwrap()));
     }
 }

@@ -425,6 +425,7 @@ impl<L: Logic> Client<L> {
     pub(super) fn note_passage(&mut self, port: u16, isn: u32, backend: crate::BackendId) {
         let index = self.by_syn.get(&(port, isn));
         if let Some(attempt) = index.and_then(|index| self.attempts.get_mut(*index)) {
+            attempt.first_reached.get_or_insert(backend);
             attempt.reached = Some(backend);
         }
     }

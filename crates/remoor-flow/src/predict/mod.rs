@@ -156,6 +156,8 @@ pub struct Attempt {
     pub isn: u32,
     /// SYNs after the first.
     pub retransmissions: u32,
+    /// Where the balancer sent the first SYN that it sent anywhere.
+    pub first_reached: Option<BackendId>,
     /// Where the balancer sent the last SYN; `None` if it was dropped or answered by the balancer.
     pub reached: Option<BackendId>,
     /// The last answer to a SYN.
@@ -173,6 +175,7 @@ impl Attempt {
             port,
             isn,
             retransmissions: 0,
+            first_reached: None,
             reached: None,
             answer: None,
             answered_at: None,

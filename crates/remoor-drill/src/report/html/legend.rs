@@ -31,6 +31,7 @@ pub(super) fn render() -> Markup {
             ul {
                 li { (mark("syn-a", "A")) "first SYN of an attempt, went to node A" }
                 li { (mark("syn-b", "B")) "the same, to node B" }
+                li { (mark("syn-both", "AB")) "some of its SYNs to A, some to B" }
                 li { (mark("syn-none", "–")) "reached no node" }
                 li { (again("again-a")) "that SYN sent again: same port, same sequence number" }
                 li { (swatch("part replies")) "client got replies" }

@@ -62,7 +62,7 @@ fn headline(report: &DrillReport) -> String {
     let (recovered, hang) = (count("recovered"), count("hangs"));
     let parts = [
         (recovered > 0).then(|| format!("{recovered} recovered")),
-        (hang > 0).then(|| format!("{hang} hang as predicted")),
+        (hang > 0).then(|| format!("{hang} hang{} as predicted", if hang == 1 { "s" } else { "" })),
         Some(match count("failed") {
             0 => "none failed".to_owned(),
             failed => format!("{failed} failed"),
