@@ -193,7 +193,7 @@ impl Builder {
         };
         let vfs = LocalVfs::open(path, &options)?;
         let (scheme, reason) = vfs.scheme();
-        tracing::info!(export = %path.display(), "file handles: {scheme:?} ({reason})");
+        tracing::info!(export = %path.display(), "{scheme:?} file handles, because {reason}");
         if vfs.is_single_user() {
             tracing::warn!(
                 export = %path.display(),

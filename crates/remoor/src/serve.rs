@@ -80,6 +80,9 @@ fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let shown = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
     let (from, to) = (shown(current), shown(maximum));
+    if current == maximum {
+        return tracing::debug!("limit of open files is {to}");
+    }
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => tracing::debug!("limit of open files raised from {from} to {to}"),
         Err(e) => {
