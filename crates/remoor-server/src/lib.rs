@@ -23,6 +23,18 @@
 //! | [`vfs`] | what the procedures need of a file system, and file systems |
 //! | [`handle`] | file handles as clients see them |
 
+//!
+//! # A server that was stopped and goes on
+//!
+//! Calls that waited when the process was stopped (SIGSTOP, a frozen container, a starved host) are not executed if
+//! their connection was reset meanwhile: the client has sent them again elsewhere. What may still be executed late:
+//!
+//! - a call that a worker had begun at the moment of the stop;
+//! - calls of a connection whose reset never reached this host, as when a balancer answered the client in its stead:
+//!   nothing tells this server that they are old;
+//! - the first calls of a connection that the client ended with a FIN, until its host answers a reply with a reset:
+//!   a client may end its side and still want its replies.
+
 pub mod errno;
 pub mod exports;
 #[doc(hidden)]

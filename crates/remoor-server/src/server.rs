@@ -23,6 +23,8 @@ use crate::vfs::{MAX_NODE_HANDLE, Vfs};
 
 /// NFS's own port.
 pub const NFS_PORT: u16 = 2049;
+/// Longest name of a node, in bytes: as long as a host's (`HOST_NAME_MAX`).
+const MAX_NODE_NAME: usize = 64;
 
 /// An NFS version 3 and MOUNT version 3 server.
 #[derive(Debug)]
@@ -53,6 +55,10 @@ pub struct Builder {
 pub enum StartError {
     #[error("nothing to export; name a directory with --export DIR or a file with --exports FILE")]
     NoExports,
+    #[error(
+        "node name {0:?}: use letters, digits, \"-\", \"_\" and \".\", not first, at most {MAX_NODE_NAME}: files are named after it"
+    )]
+    NodeName(String),
     #[error("no state directory is given, so file handles would not survive a restart; name one")]
     NoStateDir,
     #[error("{origin}: cannot export {path:?}: {source}")]
@@ -93,7 +99,8 @@ impl Builder {
         self
     }
 
-    /// The name of this node, a file name, by default the host's. Nodes that share a state directory must differ in it.
+    /// The name of this node, by default the host's: letters, digits, `-`, `_` and `.`, because files of the state
+    /// directory are named after it. Nodes that share a state directory must differ in it.
     pub fn node_name(mut self, name: impl Into<String>) -> Self {
         self.node_name = name.into();
         self
@@ -134,13 +141,17 @@ impl Builder {
         if self.exports.list.is_empty() {
             return Err(StartError::NoExports);
         }
+        let node = self.node();
+        if !is_node_name(&node) {
+            return Err(StartError::NodeName(node));
+        }
         self.exports.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let random = random()?;
         let signer = self.signer(random)?;
         let served: Vec<_> =
             self.exports.list.iter().map(|export| self.open(export, random)).collect::<Result<_, _>>()?;
         refuse_doubles(&served)?;
-        Ok(State::new(served, signer, write_verf(&self.node(), random)))
+        Ok(State::new(served, signer, write_verf(&node, random)))
     }
 
     fn signer(&self, random: [u8; 32]) -> Result<Signer, StartError> {
@@ -182,7 +193,7 @@ impl Builder {
         };
         let vfs = LocalVfs::open(path, &options)?;
         let (scheme, reason) = vfs.scheme();
-        tracing::info!(export = %path.display(), "file handles: {scheme:?} ({reason})");
+        tracing::info!(export = %path.display(), "{scheme:?} file handles, because {reason}");
         if vfs.is_single_user() {
             tracing::warn!(
                 export = %path.display(),
@@ -196,8 +207,14 @@ impl Builder {
         if !self.node_name.is_empty() {
             return self.node_name.clone();
         }
-        uname().nodename().to_string_lossy().replace('/', "_")
+        uname().nodename().to_string_lossy().into_owned()
     }
+}
+
+/// Whether a file can be named after it, in any directory and beside files of other kinds.
+fn is_node_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.len() <= MAX_NODE_NAME && !name.starts_with('.') && name.chars().all(allowed)
 }
 
 /// `async` only if no client is promised `sync`.
@@ -316,7 +333,13 @@ impl Running {
     /// were answered within [`Limits::drain`].
     pub fn stop(mut self) -> bool {
         let drained = self.net.stop();
-        tracing::info!(drained, "stopped");
+        if drained {
+            tracing::info!("stopped; every call that was taken is answered");
+        } else {
+            tracing::warn!(
+                "stopped; calls that took too long are not answered, their clients will send them again"
+            );
+        }
         drained
     }
 

@@ -1,13 +1,17 @@
 //! `remoor serve`: an NFS version 3 server.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use remoor_server::exports::{Exports, OPTIONS, OptionRow, Status};
+use remoor_server::vfs::local::OpenError;
 use remoor_server::{DEFAULT_WORKERS, Running, Server, StartError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 
 use crate::{Failure, columns};
 
@@ -31,12 +35,12 @@ pub(crate) struct Args {
     /// [default: /var/lib/remoor as root, else ~/.local/state/remoor]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Name of this node of a pair [default: the host name]
+    /// Name of this node, by which the nodes that share a state directory differ [default: the host's name]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
-    /// Worker threads
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_WORKERS)]
-    workers: usize,
+    /// Worker threads, 2 to 1024
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_WORKERS as u16, value_parser = clap::value_parser!(u16).range(2..=1024))]
+    workers: u16,
 }
 
 fn after_help() -> String {
@@ -62,34 +66,60 @@ fn option_row(row: &OptionRow) -> String {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::cannot)?;
+    raise_open_files();
     let running = args.start()?;
     if let Some(signal) = signals.forever().next() {
-        tracing::info!(signal, "stopping");
+        tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
     }
     running.stop();
     Ok(())
 }
 
+/// Every connection and every file in use takes a descriptor. Programs that use select(2) get a low limit by default, and
+/// this is none of them.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let shown = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    let (from, to) = (shown(current), shown(maximum));
+    if current == maximum {
+        return tracing::debug!("limit of open files is {to}");
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::debug!("limit of open files raised from {from} to {to}"),
+        Err(e) => {
+            tracing::debug!("limit of open files stays at {from}, because it cannot be raised to {to}: {e}")
+        }
+    }
+}
+
+/// The whole message: those of the server's errors tell their cause themselves.
+fn said(error: impl Display) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
 impl Args {
     fn start(&self) -> Result<Running, Failure> {
-        let mut server = Server::builder().exports(self.load_exports()?).state_dir(self.state_dir()?);
+        let mut server = Server::builder()
+            .exports(self.load_exports()?)
+            .node_name(self.node.as_deref().unwrap_or_default())
+            .state_dir(self.state_dir()?)
+            .workers(self.workers.into());
         for address in &self.listen {
             server = server.listen(*address);
         }
-        if let Some(node) = &self.node {
-            server = server.node_name(node);
-        }
-        server = server.workers(self.workers);
         server.start().map_err(|error| match error {
-            StartError::Io(_) | StartError::Key(_) | StartError::Vfs { .. } => Failure::cannot(error),
-            wrong => Failure::usage(wrong),
+            StartError::Local(OpenError::StateInside { .. }) => Failure::Usage(said(error)),
+            StartError::Io(_) | StartError::Key(_) | StartError::Local(_) | StartError::Vfs { .. } => {
+                Failure::Cannot(said(error))
+            }
+            wrong => Failure::Usage(said(wrong)),
         })
     }
 
     fn load_exports(&self) -> Result<Exports, Failure> {
-        let mut exports = Exports::from_args(&self.export).map_err(Failure::usage)?;
+        let mut exports = Exports::from_args(&self.export).map_err(|e| Failure::Usage(said(e)))?;
         for file in &self.exports {
-            exports = exports.merge(Exports::from_file(file).map_err(Failure::usage)?);
+            exports = exports.merge(Exports::from_file(file).map_err(|e| Failure::Usage(said(e)))?);
         }
         Ok(exports)
     }
@@ -100,12 +130,13 @@ impl Args {
             None => default_state_dir()
                 .ok_or_else(|| Failure::Usage(anyhow!("HOME is not set: name a directory with --state")))?,
         };
-        let made = std::fs::create_dir_all(&dir);
-        made.with_context(|| {
-            format!("cannot make the state directory {}; name another with --state", dir.display())
-        })
-        .map_err(Failure::Cannot)?;
-        Ok(dir)
+        match std::fs::create_dir_all(&dir) {
+            Ok(()) => Ok(dir),
+            Err(e) => Err(Failure::Cannot(anyhow!(
+                "cannot make the state directory {}: {e}; name another with --state",
+                dir.display()
+            ))),
+        }
     }
 }
 

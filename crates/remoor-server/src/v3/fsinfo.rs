@@ -19,7 +19,7 @@ pub(super) fn handle(request: &Request<'_>, args: OnFile) -> Res<FsinfoOk, PostO
             wtpref: MAX_IO as u32,
             wtmult: 4096,
             dtpref: DTPREF,
-            maxfilesize: i64::MAX as u64,
+            maxfilesize: o.vfs().max_file_size(),
             time_delta: Time { seconds: 0, nanos: 1 },
             properties: fsinfo::LINK | fsinfo::SYMLINK | fsinfo::HOMOGENEOUS | fsinfo::CANSETTIME,
         })

@@ -103,6 +103,10 @@ pub trait Vfs: Send + Sync {
         each: &mut dyn FnMut(DirEntry) -> ControlFlow<()>,
     ) -> Result<bool>;
     fn fsstat(&self, caller: &Caller) -> Result<FsstatOk>;
+    /// Most bytes a file can have. A client refuses to write beyond, where it could only tell later that data was lost.
+    fn max_file_size(&self) -> u64 {
+        i64::MAX as u64
+    }
     /// Makes everything written to the file before this call stable.
     fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<()>;
 }

@@ -144,3 +144,15 @@ fn what_cannot_be_served_is_told_at_the_start() {
     let local = Server::builder().exports(Exports::from_args([path]).unwrap()).start().unwrap_err();
     assert!(matches!(local, StartError::NoStateDir));
 }
+
+#[test]
+fn a_node_is_named_like_a_file() {
+    let start = |name: &str| crate::client::builder("/x *(ro,no_subtree_check)").node_name(name).start();
+    for name in ["a", "node-1.example_org", "", &"n".repeat(64)] {
+        assert!(start(name).is_ok(), "{name}");
+    }
+    for name in ["a/b", "..", ".hidden", "a b", "n\n", &"n".repeat(65)] {
+        let error = start(name).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("node name {name:?}: use letters")), "{error}");
+    }
+}

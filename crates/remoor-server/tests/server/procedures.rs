@@ -378,6 +378,13 @@ fn fsstat_fsinfo_and_pathconf(served: Served) {
     let info = client.call::<v3::Fsinfo>(&on(&root)).into_result().unwrap();
     assert_eq!((info.rtmax, info.wtmax), (1 << 20, 1 << 20));
     assert_eq!(info.properties, 0x1b);
+    let file = client.create(&root, "largest");
+    let mut grow = |size| {
+        let attr = Sattr { size: Some(size), ..Sattr::default() };
+        client.call::<v3::Setattr>(&v3::SetattrArgs { file: file.clone(), attr, guard: None }).status()
+    };
+    assert_eq!(grow(info.maxfilesize), NfsStat::Ok);
+    assert_ne!(grow(info.maxfilesize + 1), NfsStat::Ok);
     let conf = client.call::<v3::Pathconf>(&on(&root)).into_result().unwrap();
     assert_eq!((conf.name_max, conf.no_trunc, conf.case_preserving), (255, true, true));
 }

@@ -30,14 +30,14 @@ mod walk;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use remoor_nfs::v3::{CreateHow, Fattr, FileType, FsstatOk, MknodData, Sattr, StableHow, Time};
-use rustix::fs::{CWD, Mode, OFlags, fstatvfs, open, openat};
+use rustix::fs::{CWD, Mode, OFlags, SeekFrom, fstatvfs, open, openat, seek};
 use rustix::process::{Resource, getrlimit, umask};
 use thiserror::Error;
 
@@ -45,7 +45,7 @@ use self::cache::{Cache, Open};
 use self::identity::Identity;
 use self::index::Index;
 pub use self::scheme::Scheme;
-use self::scheme::{RootKey, agreed, kernel_handles_unusable};
+use self::scheme::{RootKey, agreed, kernel_handles_unusable, regular_file};
 use self::stat::{BirthSource, FileId, stat};
 use self::store::{Finder, Store};
 use self::walk::Walks;
@@ -137,6 +137,7 @@ pub struct LocalVfs {
     durability: Durability,
     scheme: Scheme,
     reason: String,
+    max_file_size: u64,
 }
 
 impl LocalVfs {
@@ -164,6 +165,7 @@ impl LocalVfs {
             }
             Scheme::Fileid => key.fileid(id),
         };
+        let max_file_size = max_file_size(root_dir.as_fd());
         let descriptors =
             open("/proc/self/fd", flags, Mode::empty()).map_err(broken("open /proc/self/fd to serve"))?;
         let fd = root_dir.try_clone().map_err(|source| OpenError::Directory {
@@ -189,7 +191,8 @@ impl LocalVfs {
             cache: Cache::new(options.max_open.unwrap_or_else(default_max_open)),
             descriptors,
         };
-        Ok(Self { store, identity: Identity::probe(), durability: options.durability, scheme, reason })
+        let (identity, durability) = (Identity::probe(), options.durability);
+        Ok(Self { store, identity, durability, scheme, reason, max_file_size })
     }
 
     /// How handles name objects, and why so; for the log.
@@ -214,6 +217,21 @@ fn birth_source(root: &OwnedFd, btime: u64) -> BirthSource {
         0 => BirthSource::Nothing,
         _ => BirthSource::Time,
     }
+}
+
+/// What the file system can store (`s_maxbytes`). Only lseek(2) tells: `vfs_setpos` answers EINVAL beyond it.
+fn max_file_size(root: BorrowedFd<'_>) -> u64 {
+    let (mut reached, mut beyond) = (0, i64::MAX as u64);
+    let file = regular_file(root);
+    let reaches = |offset| file.as_ref().is_some_and(|file| seek(file, SeekFrom::Start(offset)).is_ok());
+    if reaches(beyond) || !reaches(reached) {
+        return beyond;
+    }
+    while beyond - reached > 1 {
+        let middle = reached + (beyond - reached) / 2;
+        *(if reaches(middle) { &mut reached } else { &mut beyond }) = middle;
+    }
+    reached
 }
 
 fn root_id(root: &OwnedFd, stat: &stat::Stat, source: BirthSource) -> FileId {
@@ -397,6 +415,10 @@ impl Vfs for LocalVfs {
             available_files: raw.f_favail,
             invarsec: 0,
         })
+    }
+
+    fn max_file_size(&self) -> u64 {
+        self.max_file_size
     }
 
     fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<()> {

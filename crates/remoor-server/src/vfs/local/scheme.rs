@@ -125,7 +125,7 @@ pub(super) fn kernel_handles_unusable(root: BorrowedFd<'_>) -> Option<String> {
 }
 
 /// A file that was never linked, or any in the export's root; in a user namespace directories open and files don't.
-fn regular_file(root: BorrowedFd<'_>) -> Option<File> {
+pub(super) fn regular_file(root: BorrowedFd<'_>) -> Option<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     if let Ok(file) = openat(root, ".", flags, Mode::RUSR) {
         return Some(file.into());
