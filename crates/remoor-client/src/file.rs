@@ -75,20 +75,62 @@ pub struct Node {
 }
 
 /// Written data the server may still lose: kept until COMMIT says it is stable, sent again if the server changed.
+/// Each file has its own, and all writes to the file go through it while it is not empty: what is sent again would
+/// replace data that was written past it.
 #[derive(Debug, Default)]
 pub struct Unstable {
-    writes: Vec<(u64, Bytes, WriteVerf)>,
+    /// In the order in which they were answered.
+    writes: Vec<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    offset: u64,
+    data: Bytes,
+    verf: WriteVerf,
 }
 
 impl Unstable {
     /// Bytes kept.
     pub fn len(&self) -> usize {
-        self.writes.iter().map(|(_, data, _)| data.len()).sum()
+        self.writes.iter().map(|kept| kept.data.len()).sum()
     }
 
     /// Whether everything written is stable.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
+    }
+
+    /// Keeps what was just written, if it may be lost or lies over something that may be written again.
+    fn add(&mut self, offset: u64, data: Bytes, ok: &v3::WriteOk) {
+        if ok.committed == StableHow::Unstable || self.writes.iter().any(|kept| kept.overlaps(offset, &data))
+        {
+            self.writes.push(Kept { offset, data, verf: ok.verf });
+        }
+    }
+
+    /// The server instance `verf` has made its data stable. All from the first write it does not have must be written
+    /// again, in order: a later one may lie over an earlier one.
+    fn committed_by(&mut self, verf: WriteVerf) {
+        let lost = self.writes.iter().position(|kept| kept.verf != verf);
+        self.writes.drain(..lost.unwrap_or(self.writes.len()));
+    }
+
+    /// `count` bytes of the write at index `at` were written again.
+    fn written_again(&mut self, at: usize, count: usize, verf: WriteVerf) {
+        let kept = &mut self.writes[at];
+        kept.verf = verf;
+        let (rest, offset) = (kept.data.split_off(count), kept.offset + count as u64);
+        if !rest.is_empty() {
+            self.writes.insert(at + 1, Kept { offset, data: rest, verf });
+        }
+    }
+}
+
+impl Kept {
+    fn overlaps(&self, offset: u64, data: &Bytes) -> bool {
+        let end = |offset: u64, data: &Bytes| offset.saturating_add(data.len() as u64);
+        self.offset < end(offset, data) && offset < end(self.offset, &self.data)
     }
 }
 
@@ -184,9 +226,7 @@ impl Client {
             if ok.committed < stable {
                 return Err(Error::Server { procedure: "WRITE", what: "less stable than was asked for" });
             }
-            if ok.committed == StableHow::Unstable {
-                unstable.writes.push((offset, done, ok.verf));
-            }
+            unstable.add(offset, done, &ok);
             offset += u64::from(ok.count);
         }
         Ok(())
@@ -212,7 +252,8 @@ impl Client {
     }
 
     /// Makes what `unstable` keeps stable. Data written to another instance of the server than the one that answers
-    /// COMMIT, as their write verifiers tell (RFC 1813 section 3.3.21), is written again.
+    /// COMMIT, as their write verifiers tell (RFC 1813 section 3.3.21), is written again. On an error `unstable` still
+    /// keeps all that is not known to be stable, and a later commit goes on from there.
     pub async fn commit(&self, file: &FileHandle, unstable: &mut Unstable) -> Result<()> {
         for _ in 0..MAX_COMMIT_ROUNDS {
             if unstable.is_empty() {
@@ -220,12 +261,20 @@ impl Client {
             }
             let args = v3::CommitArgs { file: file.clone(), offset: 0, count: 0 };
             let verf = check("COMMIT", self.call::<v3::Commit>(args).await?)?.verf;
-            let lost = std::mem::take(&mut unstable.writes).into_iter().filter(|(_, _, v)| *v != verf);
-            for (offset, data, _) in lost.collect::<Vec<_>>() {
-                self.write_unstable(file, offset, data, unstable).await?;
-            }
+            unstable.committed_by(verf);
+            self.write_again(file, unstable).await?;
         }
         Err(Error::Server { procedure: "COMMIT", what: "the write verifier changed at every COMMIT" })
+    }
+
+    async fn write_again(&self, file: &FileHandle, unstable: &mut Unstable) -> Result<()> {
+        let mut at = 0;
+        while let Some(Kept { offset, data, .. }) = unstable.writes.get(at) {
+            let ok = self.write_once(file, *offset, data.clone(), StableHow::Unstable).await?;
+            unstable.written_again(at, ok.count as usize, ok.verf);
+            at += 1;
+        }
+        Ok(())
     }
 
     /// Gives an object another name, replacing what has it.
