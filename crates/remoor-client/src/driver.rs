@@ -28,6 +28,9 @@ pub(crate) const MAX_QUEUED_CALLS: usize = 1024;
 /// How long the driver sleeps while the machine has no timer and nothing happens.
 const NO_TIMER: Duration = Duration::from_secs(3600);
 
+/// Happenings in a row after which timers and callers have a turn, however much a server sends.
+const MAX_HAPPENINGS: u32 = 16;
+
 /// Is told everything the machine notices, with the time.
 pub type Observer = Arc<dyn Fn(Instant, &Notice) + Send + Sync>;
 
@@ -47,6 +50,8 @@ pub(crate) struct Driver {
     /// `abandon=fin`: a FIN must free the port at once. Otherwise a FIN is the polite end of a connection not needed.
     forget_after_fin: bool,
     timer: Pin<Box<Sleep>>,
+    /// Happenings since timers and callers were last asked.
+    in_a_row: u32,
     observer: Observer,
 }
 
@@ -74,6 +79,7 @@ impl Driver {
             waiting: HashMap::new(),
             connections: HashMap::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            in_a_row: 0,
         }
     }
 
@@ -92,21 +98,38 @@ impl Driver {
         }
     }
 
+    /// What has arrived comes first: it may show that a silence is none before its timer says so.
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let waits = self.in_a_row >= MAX_HAPPENINGS;
+        if !waits && let Poll::Ready(wake) = self.poll_connections(cx) {
+            self.in_a_row += 1;
+            return Poll::Ready(wake);
+        }
+        self.in_a_row = 0;
+        if self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Wake::Timer);
+        }
+        match self.poll_requests(cx) {
+            Poll::Pending if waits => self.poll_connections(cx),
+            wake => wake,
+        }
+    }
+
+    fn poll_connections(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
         for (conn, connection) in &mut self.connections {
             if let Poll::Ready(happening) = connection.poll(cx) {
                 return Poll::Ready(Wake::Happening(*conn, happening));
             }
         }
-        // Beyond what the machine may hold, requests wait in their queue, and callers with them.
-        if self.machine.outstanding() < MAX_OUTSTANDING {
-            match self.requests.poll_recv(cx) {
-                Poll::Ready(Some(request)) => return Poll::Ready(Wake::Request(request)),
-                Poll::Ready(None) => return Poll::Ready(Wake::NoMoreRequests),
-                Poll::Pending => {}
-            }
+        Poll::Pending
+    }
+
+    /// Beyond what the machine may hold, requests wait in their queue, and callers with them.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if self.machine.outstanding() >= MAX_OUTSTANDING {
+            return Poll::Pending;
         }
-        self.timer.as_mut().poll(cx).map(|()| Wake::Timer)
+        self.requests.poll_recv(cx).map(|request| request.map_or(Wake::NoMoreRequests, Wake::Request))
     }
 
     fn begin(&mut self, request: Request) {
