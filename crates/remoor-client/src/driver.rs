@@ -45,6 +45,7 @@ pub(crate) struct Driver {
     machine: Machine,
     dest: SocketAddr,
     requests: mpsc::Receiver<Request>,
+    given_up: mpsc::Receiver<()>,
     waiting: HashMap<u32, oneshot::Sender<Result<Bytes, CallFailure>>>,
     connections: HashMap<ConnId, Connection>,
     /// `abandon=fin`: a FIN must free the port at once. Otherwise a FIN is the polite end of a connection not needed.
@@ -58,6 +59,7 @@ pub(crate) struct Driver {
 enum Wake {
     Request(Request),
     NoMoreRequests,
+    GivenUp,
     Happening(ConnId, Happening),
     Timer,
 }
@@ -67,6 +69,7 @@ impl Driver {
         machine: Machine,
         dest: SocketAddr,
         requests: mpsc::Receiver<Request>,
+        given_up: mpsc::Receiver<()>,
         forget_after_fin: bool,
         observer: Observer,
     ) -> Self {
@@ -74,6 +77,7 @@ impl Driver {
             machine,
             dest,
             requests,
+            given_up,
             observer,
             forget_after_fin,
             waiting: HashMap::new(),
@@ -92,6 +96,7 @@ impl Driver {
             match poll_fn(|cx| self.poll_wake(cx)).await {
                 Wake::Request(request) => self.begin(request),
                 Wake::NoMoreRequests => return,
+                Wake::GivenUp => self.forget_given_up(),
                 Wake::Happening(conn, happening) => self.feed(conn, happening),
                 Wake::Timer => self.machine.handle_timeout(now()),
             }
@@ -109,7 +114,7 @@ impl Driver {
         if self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Wake::Timer);
         }
-        match self.poll_requests(cx) {
+        match self.poll_callers(cx) {
             Poll::Pending if waits => self.poll_connections(cx),
             wake => wake,
         }
@@ -124,8 +129,11 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Beyond what the machine may hold, requests wait in their queue, and callers with them.
-    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+    fn poll_callers(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Poll::Ready(Some(())) = self.given_up.poll_recv(cx) {
+            return Poll::Ready(Wake::GivenUp);
+        }
+        // Beyond what the machine may hold, requests wait in their queue, and callers with them.
         if self.machine.outstanding() >= MAX_OUTSTANDING {
             return Poll::Pending;
         }
@@ -133,6 +141,9 @@ impl Driver {
     }
 
     fn begin(&mut self, request: Request) {
+        if request.reply.is_closed() {
+            return;
+        }
         let xid = self.machine.next_xid();
         let record = (request.encode)(xid);
         self.waiting.insert(xid, request.reply);
@@ -141,6 +152,13 @@ impl Driver {
             tracing::error!(xid, "call not accepted: {error}");
             self.waiting.remove(&xid);
         }
+    }
+
+    /// A call nobody waits for must not be sent again: its caller may have done something else since, which a late
+    /// execution would undo.
+    fn forget_given_up(&mut self) {
+        let machine = &mut self.machine;
+        self.waiting.extract_if(|_, reply| reply.is_closed()).for_each(|(xid, _)| machine.cancel(xid));
     }
 
     fn feed(&mut self, conn: ConnId, happening: Happening) {
@@ -250,7 +268,7 @@ impl Driver {
 
     fn finish(&mut self, xid: u32, outcome: Result<Bytes, CallFailure>) {
         if let Some(reply) = self.waiting.remove(&xid) {
-            // The caller may have stopped waiting; the call was carried out all the same.
+            // The caller may have stopped waiting just now.
             drop(reply.send(outcome));
         }
     }

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use remoor_client::{Client, Unstable};
 use remoor_nfs::v3::{self, FileHandle, NfsStat, Res, StableHow};
+use remoor_rpc::call_table::MAX_OUTSTANDING;
 use remoor_rpc::message::{Call, Message, ReplyStatus, encode_reply};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::{Record, RecordReader};
@@ -18,6 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 /// What the server does with a call other than NULL.
 enum Answer {
     Reply(Record),
+    Silence,
+    Close,
 }
 
 /// A server on a port of its own that answers NULL and leaves other calls to `answer`.
@@ -44,6 +48,8 @@ async fn converse(mut stream: TcpStream, mut answer: impl FnMut(&Call) -> Answer
             let Message::Call(call) = Message::decode(record).unwrap() else { panic!("a reply") };
             match answer(&call) {
                 Answer::Reply(reply) => stream.write_all(&reply.segments().concat()).await.unwrap(),
+                Answer::Silence => {}
+                Answer::Close => return,
             }
         }
     }
@@ -167,4 +173,74 @@ async fn a_server_that_takes_a_part_gets_the_rest() {
     client.commit(&handle(), &mut unstable).await.unwrap();
     assert!(unstable.is_empty());
     assert_eq!(disk.lock().unwrap().content(), b"\0abcdefgh");
+}
+
+/// Procedures in the order they were called.
+type Seen = Arc<Mutex<Vec<u32>>>;
+
+#[tokio::test]
+async fn a_call_nobody_waits_for_is_not_sent_again() {
+    let seen = Seen::default();
+    let noted = Arc::clone(&seen);
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let server = serve(move |call| {
+        noted.lock().unwrap().push(call.header.procedure);
+        came.send(()).unwrap();
+        match call.header.procedure {
+            v3::Remove::NUMBER => Answer::Silence,
+            v3::Rmdir::NUMBER if noted.lock().unwrap().len() == 2 => Answer::Close,
+            _ => reply::<v3::Rmdir>(call, &Res::Ok(Default::default())),
+        }
+    });
+    let client = client(server.await);
+    let dir = handle();
+    tokio::select! {
+        _ = client.remove(&dir, b"a") => panic!("answered"),
+        _ = coming.recv() => {}
+    }
+    client.rmdir(&dir, b"b").await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [v3::Remove::NUMBER, v3::Rmdir::NUMBER, v3::Rmdir::NUMBER]);
+}
+
+#[tokio::test]
+async fn calls_nobody_waits_for_leave_room_for_others() {
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let server = serve(move |call| match call.header.procedure {
+        v3::Getattr::NUMBER => {
+            came.send(()).unwrap();
+            Answer::Silence
+        }
+        _ => reply::<v3::Rmdir>(call, &Res::Ok(Default::default())),
+    });
+    let client = client(server.await);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..MAX_OUTSTANDING {
+        let client = client.clone();
+        calls.spawn(async move { client.getattr(&handle()).await.unwrap() });
+    }
+    for _ in 0..MAX_OUTSTANDING {
+        coming.recv().await.unwrap();
+    }
+    drop(calls);
+    client.rmdir(&handle(), b"b").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_never_stops_talking_does_not_hold_up_a_soft_mount() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let talker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut call = [0; 44];
+        stream.read_exact(&mut call).unwrap();
+        let xid = u32::from_be_bytes(call[4..8].try_into().unwrap());
+        stream.write_all(&encode_reply(xid, &ReplyStatus::Success, &()).segments().concat()).unwrap();
+        let stray = b"\x80\0\0\x04\0\0\0\0".repeat(8192);
+        while stream.write_all(&stray).is_ok() {}
+    });
+    let client = Client::connect(server, "noresvport,soft,timeo=2,retrans=0".parse().unwrap()).unwrap();
+    let error = client.getattr(&handle()).await.unwrap_err();
+    assert!(error.to_string().contains("soft mount"), "{error}");
+    drop(client);
+    tokio::task::spawn_blocking(|| talker.join().unwrap()).await.unwrap();
 }
