@@ -10,6 +10,8 @@ use crate::call::{CallError, Client};
 
 /// Bytes of names and attributes asked of one READDIRPLUS.
 const READDIR_BYTES: u32 = 64 << 10;
+/// Entries one directory may have, so that a server that never tells the end is found out.
+const MAX_ENTRIES: usize = 1 << 22;
 /// How often unstable data is sent again because the server changed under it, before that is an error.
 const MAX_COMMIT_ROUNDS: usize = 100;
 
@@ -185,8 +187,10 @@ impl Client {
         }
     }
 
-    /// Reads at most `count` bytes from `offset`; also tells whether the end was reached.
+    /// Reads at most `count` bytes, and never more than [`v3::MAX_IO`], from `offset`; also tells whether the end was
+    /// reached.
     pub async fn read(&self, file: &FileHandle, offset: u64, count: u32) -> Result<(Bytes, bool)> {
+        let count = count.min(v3::MAX_IO as u32);
         let args = v3::ReadArgs { file: file.clone(), offset, count };
         let ok = check("READ", self.call::<v3::Read>(args).await?)?;
         if ok.data.0.len() > count as usize {
@@ -293,7 +297,8 @@ impl Client {
         check("RMDIR", self.call::<v3::Rmdir>(place(dir, name)).await?).map(drop)
     }
 
-    /// All entries of a directory, with attributes and handles where the server sends them. `.` and `..` are left out.
+    /// All entries of a directory, at most 4194304, with attributes and handles where the server sends them. `.` and `..`
+    /// are left out.
     pub async fn readdirplus(&self, dir: &FileHandle) -> Result<Vec<EntryPlus>> {
         let (mut entries, mut cookie, mut verf) = (Vec::new(), 0, [0; 8]);
         loop {
@@ -306,15 +311,17 @@ impl Client {
             };
             let ok = check("READDIRPLUS", self.call::<v3::Readdirplus>(args).await?)?;
             verf = ok.verf;
+            let no_sense = |what| Err(Error::Server { procedure: "READDIRPLUS", what });
             match ok.entries.0.last() {
+                Some(last) if last.cookie == cookie && !ok.eof => {
+                    return no_sense("it goes on from the cookie it was asked to go on from");
+                }
                 Some(last) => cookie = last.cookie,
                 None if ok.eof => return Ok(entries),
-                None => {
-                    return Err(Error::Server {
-                        procedure: "READDIRPLUS",
-                        what: "neither entries nor the end",
-                    });
-                }
+                None => return no_sense("neither entries nor the end"),
+            }
+            if entries.len() > MAX_ENTRIES {
+                return no_sense("more entries than a directory may have here, 4194304");
             }
             entries.extend(ok.entries.0.into_iter().filter(|e| !matches!(&e.name.0[..], b"." | b"..")));
             if ok.eof {

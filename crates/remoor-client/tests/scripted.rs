@@ -13,7 +13,7 @@ use remoor_rpc::call_table::MAX_OUTSTANDING;
 use remoor_rpc::message::{Call, Message, ReplyStatus, encode_reply};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::{Record, RecordReader};
-use remoor_rpc::xdr::from_bytes;
+use remoor_rpc::xdr::{List, from_bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -243,4 +243,28 @@ async fn a_server_that_never_stops_talking_does_not_hold_up_a_soft_mount() {
     assert!(error.to_string().contains("soft mount"), "{error}");
     drop(client);
     tokio::task::spawn_blocking(|| talker.join().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_repeats_itself_is_an_error() {
+    let server = serve(|call| {
+        let name = "a".into();
+        let entry = v3::EntryPlus { fileid: 1, name, cookie: 7, attr: None, file: None };
+        let entries = List(vec![entry]);
+        let ok = v3::ReaddirplusOk { dir_attr: None, verf: [0; 8], entries, eof: false };
+        reply::<v3::Readdirplus>(call, &Res::Ok(ok))
+    });
+    let error = client(server.await).readdirplus(&handle()).await.unwrap_err();
+    assert!(error.to_string().contains("cookie"), "{error}");
+}
+
+#[tokio::test]
+async fn no_read_asks_for_more_than_a_record_may_hold() {
+    let server = serve(|call| {
+        let count = args::<v3::Read>(call).count;
+        let data = Bytes::from(vec![7; count as usize]).into();
+        reply::<v3::Read>(call, &Res::Ok(v3::ReadOk { attr: None, count, eof: false, data }))
+    });
+    let (data, _) = client(server.await).read(&handle(), 0, 8 << 20).await.unwrap();
+    assert_eq!(data.len(), v3::MAX_IO);
 }
