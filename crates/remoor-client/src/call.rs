@@ -65,6 +65,7 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub struct Client {
     requests: mpsc::Sender<Request>,
+    given_up: mpsc::Sender<()>,
     credential: OpaqueAuth,
 }
 
@@ -92,17 +93,22 @@ impl Client {
         let forget_after_fin = options.abandon == Abandon::Fin;
         let machine = Machine::new(options.config_here()?, seed(), &net::excluded_reserved_ports())?;
         let (requests, queue) = mpsc::channel(MAX_QUEUED_CALLS);
-        tokio::spawn(Driver::new(machine, server, queue, forget_after_fin, observer).run());
-        Ok(Self { requests, credential: OpaqueAuth::sys(&identity()) })
+        let (given_up, given_up_queue) = mpsc::channel(1);
+        let driver = Driver::new(machine, server, queue, given_up_queue, forget_after_fin, observer);
+        tokio::spawn(driver.run());
+        Ok(Self { requests, given_up, credential: OpaqueAuth::sys(&identity()) })
     }
 
     /// The same connection on behalf of somebody else.
     pub fn with_identity(&self, identity: &AuthSys) -> Self {
-        Self { requests: self.requests.clone(), credential: OpaqueAuth::sys(identity) }
+        Self { credential: OpaqueAuth::sys(identity), ..self.clone() }
     }
 
     /// Calls `P` and waits for its result, through as many reconnects as it takes.
+    ///
+    /// A call whose future is dropped is not sent again. Whether the server executes it is unknown if it was sent.
     pub async fn call<P: Procedure>(&self, args: P::Args) -> Result<P::Res, CallError> {
+        let mut patience = Patience { given_up: &self.given_up, answered: false };
         let (reply, answer) = oneshot::channel();
         let credential = self.credential.clone();
         let encode = Box::new(move |xid| message::encode_call::<P>(xid, &credential, &args));
@@ -110,8 +116,24 @@ impl Client {
         let shut_down = || CallError::ShutDown { procedure: P::NAME };
         self.requests.send(request).await.map_err(|_| shut_down())?;
         let record = answer.await.map_err(|_| shut_down())?;
+        patience.answered = true;
         let record = record.map_err(|failure| CallError::Failed { procedure: P::NAME, failure })?;
         Decode::<P>::new().result(record)
+    }
+}
+
+/// Tells the driver if it is dropped before the answer came.
+struct Patience<'a> {
+    given_up: &'a mpsc::Sender<()>,
+    answered: bool,
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            // If the queue is full the driver has yet to look who has gone, and will find this caller too.
+            self.given_up.try_send(()).ok();
+        }
     }
 }
 

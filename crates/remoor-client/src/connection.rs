@@ -38,16 +38,22 @@ pub(crate) struct Connection {
     state: State,
     reader: RecordReader,
     out: VecDeque<Bytes>,
+    /// Writing has failed, and what had arrived before is told.
+    ended: Option<CloseReason>,
 }
 
 impl Connection {
     /// Starts to connect from `port`.
     pub(crate) fn open(port: u16, dest: SocketAddr) -> Result<Self, ConnectError> {
         let socket =
-            net::socket_from(port, &dest).map_err(|SourceError { source, .. }| connect_error(&source))?;
+            net::socket_from(port, &dest).map_err(|SourceError { source, .. }| bind_error(&source))?;
         let connecting = TcpSocket::from_std_stream(socket.into()).connect(dest);
+        Ok(Self::new(State::Connecting(Box::pin(connecting))))
+    }
+
+    fn new(state: State) -> Self {
         let reader = RecordReader::new(record::DEFAULT_MAX_RECORD);
-        Ok(Self { state: State::Connecting(Box::pin(connecting)), reader, out: VecDeque::new() })
+        Self { state, reader, out: VecDeque::new(), ended: None }
     }
 
     /// Queues a record.
@@ -63,6 +69,9 @@ impl Connection {
                 Poll::Ready(self.opened(outcome))
             }
             State::Open(_) => {
+                if let Some(how) = self.ended {
+                    return Poll::Ready(Happening::Closed(how));
+                }
                 if let Poll::Ready(error) = self.poll_write(cx) {
                     return Poll::Ready(self.broken(&error));
                 }
@@ -71,21 +80,42 @@ impl Connection {
         }
     }
 
-    /// All records that have arrived, without waiting for more.
+    /// All records that have arrived, without waiting for more. It is the kernel that is asked: the runtime knows only
+    /// what had arrived when it last waited. What arrives meanwhile is not read, so that this ends.
     pub(crate) fn drain(&mut self) -> Vec<Bytes> {
         let mut records = Vec::new();
-        while let Some(Ok(n)) = self.try_read() {
-            if n == 0 || self.take_records(&mut records).is_err() {
+        let mut left = self.arrived();
+        while left > 0 {
+            match self.read_arrived(left) {
+                Ok(n) if n > 0 => left = left.saturating_sub(n),
+                _ => break,
+            }
+            if self.take_records(&mut records).is_err() {
                 break;
             }
         }
         records
     }
 
+    /// Bytes the kernel holds for us.
+    fn arrived(&self) -> usize {
+        let State::Open(stream) = &self.state else { return 0 };
+        rustix::io::ioctl_fionread(stream).map_or(0, |n| n as usize)
+    }
+
+    fn read_arrived(&mut self, most: usize) -> io::Result<usize> {
+        let State::Open(stream) = &self.state else { return Ok(0) };
+        let mut bytes = vec![0; most.min(READ_SIZE)];
+        let n = rustix::io::read(stream, &mut bytes)?;
+        self.reader.push(&bytes[..n]);
+        Ok(n)
+    }
+
     pub(crate) fn ack_state(&self) -> AckState {
         let State::Open(stream) = &self.state else { return AckState::default() };
         let ack = net::acknowledgement(stream).unwrap_or_default();
-        let waiting = ack.unacked > 0 || ack.retransmits > 0;
+        // A closed window keeps its back-off while every probe is acknowledged: that server is stuck, not its path.
+        let waiting = ack.unacked > 0 || ack.probes > 0;
         AckState { unacked_for: waiting.then_some(ack.last_ack_received), retransmits: ack.retransmits }
     }
 
@@ -164,11 +194,13 @@ impl Connection {
         Ok(())
     }
 
-    /// A write failed: what had arrived before is told first, then the next read tells the end.
+    /// A write failed: what had arrived before is told first. The error is kept, because the kernel tells it once and
+    /// shows readers an ordinary end after it.
     fn broken(&mut self, error: &io::Error) -> Happening {
         self.out.clear();
-        let records = self.drain();
-        if records.is_empty() { Happening::Closed(close_reason(error)) } else { Happening::Received(records) }
+        let (how, records) = (close_reason(error), self.drain());
+        self.ended = Some(how);
+        if records.is_empty() { Happening::Closed(how) } else { Happening::Received(records) }
     }
 }
 
@@ -182,16 +214,24 @@ fn advance(out: &mut VecDeque<Bytes>, mut written: usize) {
     }
 }
 
+/// socket(2) and bind(2): only here does a missing permission mean the port.
+fn bind_error(error: &io::Error) -> ConnectError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied,
+        _ => connect_error(error),
+    }
+}
+
 fn connect_error(error: &io::Error) -> ConnectError {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::Refused,
         io::ErrorKind::ConnectionReset => ConnectError::Reset,
         io::ErrorKind::TimedOut => ConnectError::TimedOut,
         io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => ConnectError::PortInUse,
-        io::ErrorKind::PermissionDenied => ConnectError::PermissionDenied,
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkDown => {
-            ConnectError::Unreachable
-        }
+        io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::PermissionDenied => ConnectError::Unreachable,
         _ => ConnectError::Other,
     }
 }
@@ -207,7 +247,71 @@ fn close_reason(error: &io::Error) -> CloseReason {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::time::Duration;
+
+    use socket2::SockRef;
+
     use super::*;
+
+    const RECORD: &[u8] = b"\x80\0\0\x04abcd";
+
+    /// A connection, and the server's end of it.
+    fn pair() -> (Connection, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let connection = Connection::new(State::Open(TcpStream::from_std(stream).unwrap()));
+        (connection, listener.accept().unwrap().0)
+    }
+
+    async fn next(connection: &mut Connection) -> Happening {
+        poll_fn(|cx| connection.poll(cx)).await
+    }
+
+    #[tokio::test]
+    async fn a_drain_reads_what_the_runtime_does_not_know_of_yet() {
+        let (mut connection, mut server) = pair();
+        server.write_all(&RECORD.repeat(2)).unwrap();
+        assert_eq!(connection.drain(), [&b"abcd"[..]; 2]);
+        assert!(connection.drain().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_after_what_had_arrived_before_it() {
+        let (mut connection, mut server) = pair();
+        server.write_all(RECORD).unwrap();
+        SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(server);
+        connection.send([Bytes::from("call")]);
+        let Happening::Received(records) = next(&mut connection).await else { panic!() };
+        assert_eq!(records, [&b"abcd"[..]]);
+        assert!(matches!(next(&mut connection).await, Happening::Closed(CloseReason::Reset)));
+    }
+
+    #[tokio::test]
+    async fn a_closed_window_whose_probes_are_answered_is_no_dead_path() {
+        let (connection, _server) = pair();
+        let State::Open(stream) = &connection.state else { panic!() };
+        while stream.writable().await.is_ok() && stream.try_write(&[0; 1 << 16]).is_ok() {}
+        let backed_off = || {
+            let ack = net::acknowledgement(stream).unwrap();
+            ack.unacked == 0 && ack.retransmits > 0
+        };
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        while !backed_off() {
+            tick.tick().await;
+        }
+        assert_eq!(connection.ack_state().unacked_for, None);
+    }
+
+    #[test]
+    fn a_route_or_filter_that_prohibits_the_connection_says_nothing_of_the_port() {
+        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(bind_error(&refused), ConnectError::PermissionDenied);
+        assert_eq!(connect_error(&refused), ConnectError::Unreachable);
+    }
 
     #[test]
     fn a_partial_write_goes_on_where_it_stopped() {

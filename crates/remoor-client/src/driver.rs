@@ -28,6 +28,9 @@ pub(crate) const MAX_QUEUED_CALLS: usize = 1024;
 /// How long the driver sleeps while the machine has no timer and nothing happens.
 const NO_TIMER: Duration = Duration::from_secs(3600);
 
+/// Happenings in a row after which timers and callers have a turn, however much a server sends.
+const MAX_HAPPENINGS: u32 = 16;
+
 /// Is told everything the machine notices, with the time.
 pub type Observer = Arc<dyn Fn(Instant, &Notice) + Send + Sync>;
 
@@ -42,17 +45,21 @@ pub(crate) struct Driver {
     machine: Machine,
     dest: SocketAddr,
     requests: mpsc::Receiver<Request>,
+    given_up: mpsc::Receiver<()>,
     waiting: HashMap<u32, oneshot::Sender<Result<Bytes, CallFailure>>>,
     connections: HashMap<ConnId, Connection>,
     /// `abandon=fin`: a FIN must free the port at once. Otherwise a FIN is the polite end of a connection not needed.
     forget_after_fin: bool,
     timer: Pin<Box<Sleep>>,
+    /// Happenings since timers and callers were last asked.
+    in_a_row: u32,
     observer: Observer,
 }
 
 enum Wake {
     Request(Request),
     NoMoreRequests,
+    GivenUp,
     Happening(ConnId, Happening),
     Timer,
 }
@@ -62,6 +69,7 @@ impl Driver {
         machine: Machine,
         dest: SocketAddr,
         requests: mpsc::Receiver<Request>,
+        given_up: mpsc::Receiver<()>,
         forget_after_fin: bool,
         observer: Observer,
     ) -> Self {
@@ -69,11 +77,13 @@ impl Driver {
             machine,
             dest,
             requests,
+            given_up,
             observer,
             forget_after_fin,
             waiting: HashMap::new(),
             connections: HashMap::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            in_a_row: 0,
         }
     }
 
@@ -86,30 +96,54 @@ impl Driver {
             match poll_fn(|cx| self.poll_wake(cx)).await {
                 Wake::Request(request) => self.begin(request),
                 Wake::NoMoreRequests => return,
+                Wake::GivenUp => self.forget_given_up(),
                 Wake::Happening(conn, happening) => self.feed(conn, happening),
                 Wake::Timer => self.machine.handle_timeout(now()),
             }
         }
     }
 
+    /// What has arrived comes first: it may show that a silence is none before its timer says so.
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let waits = self.in_a_row >= MAX_HAPPENINGS;
+        if !waits && let Poll::Ready(wake) = self.poll_connections(cx) {
+            self.in_a_row += 1;
+            return Poll::Ready(wake);
+        }
+        self.in_a_row = 0;
+        if self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Wake::Timer);
+        }
+        match self.poll_callers(cx) {
+            Poll::Pending if waits => self.poll_connections(cx),
+            wake => wake,
+        }
+    }
+
+    fn poll_connections(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
         for (conn, connection) in &mut self.connections {
             if let Poll::Ready(happening) = connection.poll(cx) {
                 return Poll::Ready(Wake::Happening(*conn, happening));
             }
         }
-        // Beyond what the machine may hold, requests wait in their queue, and callers with them.
-        if self.machine.outstanding() < MAX_OUTSTANDING {
-            match self.requests.poll_recv(cx) {
-                Poll::Ready(Some(request)) => return Poll::Ready(Wake::Request(request)),
-                Poll::Ready(None) => return Poll::Ready(Wake::NoMoreRequests),
-                Poll::Pending => {}
-            }
+        Poll::Pending
+    }
+
+    fn poll_callers(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Poll::Ready(Some(())) = self.given_up.poll_recv(cx) {
+            return Poll::Ready(Wake::GivenUp);
         }
-        self.timer.as_mut().poll(cx).map(|()| Wake::Timer)
+        // Beyond what the machine may hold, requests wait in their queue, and callers with them.
+        if self.machine.outstanding() >= MAX_OUTSTANDING {
+            return Poll::Pending;
+        }
+        self.requests.poll_recv(cx).map(|request| request.map_or(Wake::NoMoreRequests, Wake::Request))
     }
 
     fn begin(&mut self, request: Request) {
+        if request.reply.is_closed() {
+            return;
+        }
         let xid = self.machine.next_xid();
         let record = (request.encode)(xid);
         self.waiting.insert(xid, request.reply);
@@ -118,6 +152,13 @@ impl Driver {
             tracing::error!(xid, "call not accepted: {error}");
             self.waiting.remove(&xid);
         }
+    }
+
+    /// A call nobody waits for must not be sent again: its caller may have done something else since, which a late
+    /// execution would undo.
+    fn forget_given_up(&mut self) {
+        let machine = &mut self.machine;
+        self.waiting.extract_if(|_, reply| reply.is_closed()).for_each(|(xid, _)| machine.cancel(xid));
     }
 
     fn feed(&mut self, conn: ConnId, happening: Happening) {
@@ -227,7 +268,7 @@ impl Driver {
 
     fn finish(&mut self, xid: u32, outcome: Result<Bytes, CallFailure>) {
         if let Some(reply) = self.waiting.remove(&xid) {
-            // The caller may have stopped waiting; the call was carried out all the same.
+            // The caller may have stopped waiting just now.
             drop(reply.send(outcome));
         }
     }

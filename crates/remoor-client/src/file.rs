@@ -10,6 +10,8 @@ use crate::call::{CallError, Client};
 
 /// Bytes of names and attributes asked of one READDIRPLUS.
 const READDIR_BYTES: u32 = 64 << 10;
+/// Entries one directory may have, so that a server that never tells the end is found out.
+const MAX_ENTRIES: usize = 1 << 22;
 /// How often unstable data is sent again because the server changed under it, before that is an error.
 const MAX_COMMIT_ROUNDS: usize = 100;
 
@@ -75,20 +77,62 @@ pub struct Node {
 }
 
 /// Written data the server may still lose: kept until COMMIT says it is stable, sent again if the server changed.
+/// Each file has its own, and all writes to the file go through it while it is not empty: what is sent again would
+/// replace data that was written past it.
 #[derive(Debug, Default)]
 pub struct Unstable {
-    writes: Vec<(u64, Bytes, WriteVerf)>,
+    /// In the order in which they were answered.
+    writes: Vec<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    offset: u64,
+    data: Bytes,
+    verf: WriteVerf,
 }
 
 impl Unstable {
     /// Bytes kept.
     pub fn len(&self) -> usize {
-        self.writes.iter().map(|(_, data, _)| data.len()).sum()
+        self.writes.iter().map(|kept| kept.data.len()).sum()
     }
 
     /// Whether everything written is stable.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
+    }
+
+    /// Keeps what was just written, if it may be lost or lies over something that may be written again.
+    fn add(&mut self, offset: u64, data: Bytes, ok: &v3::WriteOk) {
+        if ok.committed == StableHow::Unstable || self.writes.iter().any(|kept| kept.overlaps(offset, &data))
+        {
+            self.writes.push(Kept { offset, data, verf: ok.verf });
+        }
+    }
+
+    /// The server instance `verf` has made its data stable. All from the first write it does not have must be written
+    /// again, in order: a later one may lie over an earlier one.
+    fn committed_by(&mut self, verf: WriteVerf) {
+        let lost = self.writes.iter().position(|kept| kept.verf != verf);
+        self.writes.drain(..lost.unwrap_or(self.writes.len()));
+    }
+
+    /// `count` bytes of the write at index `at` were written again.
+    fn written_again(&mut self, at: usize, count: usize, verf: WriteVerf) {
+        let kept = &mut self.writes[at];
+        kept.verf = verf;
+        let (rest, offset) = (kept.data.split_off(count), kept.offset + count as u64);
+        if !rest.is_empty() {
+            self.writes.insert(at + 1, Kept { offset, data: rest, verf });
+        }
+    }
+}
+
+impl Kept {
+    fn overlaps(&self, offset: u64, data: &Bytes) -> bool {
+        let end = |offset: u64, data: &Bytes| offset.saturating_add(data.len() as u64);
+        self.offset < end(offset, data) && offset < end(self.offset, &self.data)
     }
 }
 
@@ -143,8 +187,10 @@ impl Client {
         }
     }
 
-    /// Reads at most `count` bytes from `offset`; also tells whether the end was reached.
+    /// Reads at most `count` bytes, and never more than [`v3::MAX_IO`], from `offset`; also tells whether the end was
+    /// reached.
     pub async fn read(&self, file: &FileHandle, offset: u64, count: u32) -> Result<(Bytes, bool)> {
+        let count = count.min(v3::MAX_IO as u32);
         let args = v3::ReadArgs { file: file.clone(), offset, count };
         let ok = check("READ", self.call::<v3::Read>(args).await?)?;
         if ok.data.0.len() > count as usize {
@@ -184,9 +230,7 @@ impl Client {
             if ok.committed < stable {
                 return Err(Error::Server { procedure: "WRITE", what: "less stable than was asked for" });
             }
-            if ok.committed == StableHow::Unstable {
-                unstable.writes.push((offset, done, ok.verf));
-            }
+            unstable.add(offset, done, &ok);
             offset += u64::from(ok.count);
         }
         Ok(())
@@ -212,7 +256,8 @@ impl Client {
     }
 
     /// Makes what `unstable` keeps stable. Data written to another instance of the server than the one that answers
-    /// COMMIT, as their write verifiers tell (RFC 1813 section 3.3.21), is written again.
+    /// COMMIT, as their write verifiers tell (RFC 1813 section 3.3.21), is written again. On an error `unstable` still
+    /// keeps all that is not known to be stable, and a later commit goes on from there.
     pub async fn commit(&self, file: &FileHandle, unstable: &mut Unstable) -> Result<()> {
         for _ in 0..MAX_COMMIT_ROUNDS {
             if unstable.is_empty() {
@@ -220,12 +265,20 @@ impl Client {
             }
             let args = v3::CommitArgs { file: file.clone(), offset: 0, count: 0 };
             let verf = check("COMMIT", self.call::<v3::Commit>(args).await?)?.verf;
-            let lost = std::mem::take(&mut unstable.writes).into_iter().filter(|(_, _, v)| *v != verf);
-            for (offset, data, _) in lost.collect::<Vec<_>>() {
-                self.write_unstable(file, offset, data, unstable).await?;
-            }
+            unstable.committed_by(verf);
+            self.write_again(file, unstable).await?;
         }
         Err(Error::Server { procedure: "COMMIT", what: "the write verifier changed at every COMMIT" })
+    }
+
+    async fn write_again(&self, file: &FileHandle, unstable: &mut Unstable) -> Result<()> {
+        let mut at = 0;
+        while let Some(Kept { offset, data, .. }) = unstable.writes.get(at) {
+            let ok = self.write_once(file, *offset, data.clone(), StableHow::Unstable).await?;
+            unstable.written_again(at, ok.count as usize, ok.verf);
+            at += 1;
+        }
+        Ok(())
     }
 
     /// Gives an object another name, replacing what has it.
@@ -244,7 +297,8 @@ impl Client {
         check("RMDIR", self.call::<v3::Rmdir>(place(dir, name)).await?).map(drop)
     }
 
-    /// All entries of a directory, with attributes and handles where the server sends them. `.` and `..` are left out.
+    /// All entries of a directory, at most 4194304, with attributes and handles where the server sends them. `.` and `..`
+    /// are left out.
     pub async fn readdirplus(&self, dir: &FileHandle) -> Result<Vec<EntryPlus>> {
         let (mut entries, mut cookie, mut verf) = (Vec::new(), 0, [0; 8]);
         loop {
@@ -257,15 +311,17 @@ impl Client {
             };
             let ok = check("READDIRPLUS", self.call::<v3::Readdirplus>(args).await?)?;
             verf = ok.verf;
+            let no_sense = |what| Err(Error::Server { procedure: "READDIRPLUS", what });
             match ok.entries.0.last() {
+                Some(last) if last.cookie == cookie && !ok.eof => {
+                    return no_sense("it goes on from the cookie it was asked to go on from");
+                }
                 Some(last) => cookie = last.cookie,
                 None if ok.eof => return Ok(entries),
-                None => {
-                    return Err(Error::Server {
-                        procedure: "READDIRPLUS",
-                        what: "neither entries nor the end",
-                    });
-                }
+                None => return no_sense("neither entries nor the end"),
+            }
+            if entries.len() > MAX_ENTRIES {
+                return no_sense("more entries than a directory may have here, 4194304");
             }
             entries.extend(ok.entries.0.into_iter().filter(|e| !matches!(&e.name.0[..], b"." | b"..")));
             if ok.eof {

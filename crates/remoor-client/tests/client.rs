@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use remoor_client::{Client, Error, Observer, Options, Unstable};
-use remoor_nfs::reconnect::Notice;
+use remoor_nfs::reconnect::{Notice, RESERVED_HI};
 use remoor_nfs::v3::NfsStat;
+use remoor_rpc::net;
 use remoor_server::exports::Exports;
 use remoor_server::vfs::memory::MemoryVfs;
 use remoor_server::{Running, Server};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tempfile::TempDir;
 
 /// A server that can be stopped and started again at the same address, over the same files.
@@ -192,6 +195,53 @@ async fn a_soft_mount_gives_up_on_a_server_that_is_gone() {
     let answer = tokio::time::timeout(Duration::from_secs(20), client.getattr(&root)).await;
     let error = answer.expect("soft ends by itself").unwrap_err();
     assert!(error.to_string().contains("soft mount"), "{error}");
+}
+
+#[test]
+fn without_the_privilege_for_reserved_ports_every_call_fails_at_once_and_names_the_remedies() {
+    let first_free = net::unprivileged_port_start();
+    if first_free <= RESERVED_HI {
+        return skip(
+            "without_the_privilege_for_reserved_ports_every_call_fails_at_once_and_names_the_remedies",
+            &format!("net.ipv4.ip_unprivileged_port_start is {first_free}; set it to 1024"),
+        );
+    }
+    // Capabilities are a thread's own, and this thread ends with the test.
+    let test = std::thread::spawn(|| {
+        let mut own = capabilities(None).unwrap();
+        own.effective.remove(CapabilitySet::NET_BIND_SERVICE);
+        set_capabilities(None, own).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(mount_without_privilege());
+    });
+    test.join().unwrap();
+}
+
+async fn mount_without_privilege() {
+    let host = Host::start("rw,no_root_squash");
+    for text in ["resvport", "resvport,rebind=fresh"] {
+        let client = Client::connect(host.address, options(text)).unwrap();
+        for _ in 0..2 {
+            let answer = tokio::time::timeout(Duration::from_secs(5), client.mount("/data")).await;
+            let error = answer.expect("an error no retry can cure").unwrap_err().to_string();
+            for part in ["reserved source port", "CAP_NET_BIND_SERVICE", "noresvport", "insecure"] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
+    }
+}
+
+/// See xtask on how a test says that it was skipped.
+#[allow(clippy::print_stderr, reason = "without a log the line is shown")]
+fn skip(test: &str, why: &str) {
+    let line = format!("{test}: because {why}");
+    match std::env::var_os("REMOOR_SKIP_LOG") {
+        Some(log) => {
+            let mut log = std::fs::File::options().append(true).create(true).open(log).unwrap();
+            writeln!(log, "{line}").unwrap();
+        }
+        None => eprintln!("{line}"),
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ const LAST: u32 = 1 << 31;
 pub const HEADER: usize = 4;
 /// Fragments a record may come in. No implementation is known to send more than a few hundred.
 pub const MAX_FRAGMENTS: usize = 4096;
+/// Records up to this long are copied out of the read buffer. A slice of it would keep it from being used again as long
+/// as anything decoded from the record lives: a file handle, for example.
+pub const COPY_UP_TO: usize = 4096;
 /// Default limit of a record: 1 MiB of payload and room for headers.
 pub const DEFAULT_MAX_RECORD: usize = (1 << 20) + (64 << 10);
 
@@ -70,19 +73,21 @@ pub enum Error {
 
 /// Takes bytes as they arrive and gives back whole records.
 ///
-/// Memory is bounded by the record limit plus one read; a length in a header allocates nothing.
+/// Memory is bounded by twice the record limit plus one read; a length in a header allocates nothing. A record in one
+/// fragment over [`COPY_UP_TO`] bytes is a slice of the read buffer.
 #[derive(Debug)]
 pub struct RecordReader {
     buf: BytesMut,
     max: usize,
-    fragments: Vec<Bytes>,
-    joined: usize,
+    /// Fragments of the record in progress, and their bytes.
+    fragments: usize,
+    joined: BytesMut,
 }
 
 impl RecordReader {
     /// A reader that refuses records over `max` bytes.
     pub fn new(max: usize) -> Self {
-        Self { buf: BytesMut::new(), max, fragments: Vec::new(), joined: 0 }
+        Self { buf: BytesMut::new(), max, fragments: 0, joined: BytesMut::new() }
     }
 
     /// The buffer to append received bytes to; then call [`RecordReader::next_record`] until it is `None`.
@@ -105,7 +110,7 @@ impl RecordReader {
 
     /// Whether the stream stands between two records.
     pub fn is_idle(&self) -> bool {
-        self.buf.is_empty() && self.fragments.is_empty()
+        self.buf.is_empty() && self.fragments == 0
     }
 
     /// The next whole record without its marks, if it has arrived.
@@ -115,11 +120,10 @@ impl RecordReader {
                 return Ok(None);
             }
             self.buf.advance(HEADER);
-            let fragment = self.buf.split_to(len).freeze();
             if last {
-                return Ok(Some(self.join(fragment)));
+                return Ok(Some(self.end(len)));
             }
-            self.keep(fragment)?;
+            self.keep(len)?;
         }
         Ok(None)
     }
@@ -128,27 +132,34 @@ impl RecordReader {
         let Some(bytes) = self.buf.first_chunk::<HEADER>() else { return Ok(None) };
         let mark = u32::from_be_bytes(*bytes);
         let len = (mark & !LAST) as usize;
-        let total = self.joined + len;
+        let total = self.joined.len() + len;
         if total > self.max {
             return Err(Error::TooLong { len: total, max: self.max });
         }
         Ok(Some((len, mark & LAST != 0)))
     }
 
-    fn keep(&mut self, fragment: Bytes) -> Result<(), Error> {
-        if self.fragments.len() >= MAX_FRAGMENTS {
+    /// Takes a fragment of `len` bytes that is not the record's last.
+    fn keep(&mut self, len: usize) -> Result<(), Error> {
+        if self.fragments >= MAX_FRAGMENTS {
             return Err(Error::TooManyFragments);
         }
-        self.joined += fragment.len();
-        self.fragments.push(fragment);
+        self.fragments += 1;
+        self.joined.extend_from_slice(&self.buf[..len]);
+        self.buf.advance(len);
         Ok(())
     }
 
-    fn join(&mut self, last: Bytes) -> Bytes {
-        self.joined = 0;
-        let mut fragments = std::mem::take(&mut self.fragments);
-        fragments.push(last);
-        xdr::contiguous(fragments)
+    /// The record that ends with a fragment of `len` bytes.
+    fn end(&mut self, len: usize) -> Bytes {
+        self.fragments = 0;
+        if self.joined.is_empty() && len > COPY_UP_TO {
+            return self.buf.split_to(len).freeze();
+        }
+        let mut record = std::mem::take(&mut self.joined);
+        record.extend_from_slice(&self.buf[..len]);
+        self.buf.advance(len);
+        record.freeze()
     }
 }
 
@@ -191,6 +202,25 @@ mod tests {
         let mut reader = RecordReader::new(8);
         reader.push(b"\0\0\0\x05abcde\x80\0\0\x04");
         assert_eq!(reader.next_record(), Err(Error::TooLong { len: 9, max: 8 }));
+    }
+
+    #[test]
+    fn a_small_record_or_fragment_does_not_hold_the_read_buffer() {
+        let mut reader = RecordReader::new(1 << 20);
+        reader.buffer().reserve(1 << 18);
+        let (small, fragment) = (b"\x80\0\0\x02ab", b"\0\0\0\x01c");
+        let start = reader.buffer().as_ptr();
+        for _ in 0..100 {
+            reader.push(small);
+            reader.push(fragment);
+            let record = reader.next_record().unwrap();
+            assert!(record.is_none_or(|record| record.is_unique()));
+            assert_eq!(reader.next_record().unwrap(), None);
+            reader.push(b"\x80\0\0\0");
+            reader.next_record().unwrap().unwrap();
+            reader.buffer().reserve(1 << 18);
+        }
+        assert_eq!(reader.buffer().as_ptr(), start, "the same buffer serves every read");
     }
 
     #[test]

@@ -117,10 +117,10 @@ pub enum ConnectError {
     /// EADDRINUSE from bind(2), EADDRNOTAVAIL from connect(2).
     #[error("source port in use")]
     PortInUse,
-    /// EACCES or EPERM.
+    /// EACCES or EPERM from bind(2).
     #[error("permission denied")]
     PermissionDenied,
-    /// ENETUNREACH, EHOSTUNREACH, ENETDOWN.
+    /// ENETUNREACH, EHOSTUNREACH, ENETDOWN; EACCES or EPERM from connect(2), when a local route or filter prohibits it.
     #[error("unreachable")]
     Unreachable,
     /// Anything else.

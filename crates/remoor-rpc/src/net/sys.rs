@@ -11,7 +11,10 @@ use std::time::Duration;
 pub struct Acknowledgement {
     /// Segments sent and not acknowledged.
     pub unacked: u32,
-    /// Retransmissions or window probes since the last acknowledgement.
+    /// Window probes sent and not acknowledged.
+    pub probes: u32,
+    /// Retransmissions or window probes since the last acknowledgement; also the back-off of a window that stays
+    /// closed although its probes are acknowledged.
     pub retransmits: u32,
     /// Time since the last acknowledgement arrived.
     pub last_ack_received: Duration,
@@ -26,6 +29,7 @@ pub fn acknowledgement(socket: &impl AsFd) -> io::Result<Acknowledgement> {
     let info = tcp_info(socket)?;
     Ok(Acknowledgement {
         unacked: info.tcpi_unacked,
+        probes: u32::from(info.tcpi_probes),
         retransmits: u32::from(info.tcpi_retransmits.max(info.tcpi_backoff).max(info.tcpi_probes)),
         last_ack_received: Duration::from_millis(u64::from(info.tcpi_last_ack_recv)),
         round_trip: Duration::from_micros(u64::from(info.tcpi_rtt)),

@@ -1,0 +1,270 @@
+//! The client against a server that answers as each test says.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use remoor_client::{Client, Unstable};
+use remoor_nfs::v3::{self, FileHandle, NfsStat, Res, StableHow};
+use remoor_rpc::call_table::MAX_OUTSTANDING;
+use remoor_rpc::message::{Call, Message, ReplyStatus, encode_reply};
+use remoor_rpc::program::Procedure;
+use remoor_rpc::record::{Record, RecordReader};
+use remoor_rpc::xdr::{List, from_bytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the server does with a call other than NULL.
+enum Answer {
+    Reply(Record),
+    Silence,
+    Close,
+}
+
+/// A server on a port of its own that answers NULL and leaves other calls to `answer`.
+async fn serve(answer: impl FnMut(&Call) -> Answer + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(Mutex::new(answer));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = Arc::clone(&answer);
+            tokio::spawn(converse(stream, move |call: &Call| match call.header.procedure {
+                0 => Answer::Reply(encode_reply(call.xid, &ReplyStatus::Success, &())),
+                _ => (answer.lock().unwrap())(call),
+            }));
+        }
+    });
+    address
+}
+
+async fn converse(mut stream: TcpStream, mut answer: impl FnMut(&Call) -> Answer) {
+    let mut reader = RecordReader::new(2 << 20);
+    while stream.read_buf(reader.buffer()).await.is_ok_and(|n| n > 0) {
+        while let Some(record) = reader.next_record().unwrap() {
+            let Message::Call(call) = Message::decode(record).unwrap() else { panic!("a reply") };
+            match answer(&call) {
+                Answer::Reply(reply) => stream.write_all(&reply.segments().concat()).await.unwrap(),
+                Answer::Silence => {}
+                Answer::Close => return,
+            }
+        }
+    }
+}
+
+fn client(server: SocketAddr) -> Client {
+    Client::connect(server, "noresvport".parse().unwrap()).unwrap()
+}
+
+fn reply<P: Procedure>(call: &Call, res: &P::Res) -> Answer {
+    Answer::Reply(encode_reply(call.xid, &ReplyStatus::Success, res))
+}
+
+fn args<P: Procedure>(call: &Call) -> P::Args {
+    from_bytes(call.args.rest(), P::NAME).unwrap()
+}
+
+fn handle() -> FileHandle {
+    "file".into()
+}
+
+/// A server of one file that keeps unstable data.
+#[derive(Default)]
+struct Disk {
+    /// The server's instance, told by its write verifier.
+    instance: u8,
+    /// Writes in the order they were executed.
+    written: Vec<(u64, Bytes)>,
+    /// The answer to the next WRITE of these bytes.
+    fails: Option<Bytes>,
+    /// Most bytes one WRITE takes.
+    takes: Option<usize>,
+    /// How durable writes are; UNSTABLE if not given.
+    committed: Option<StableHow>,
+}
+
+impl Disk {
+    fn answer(&mut self, call: &Call) -> Answer {
+        match call.header.procedure {
+            v3::Write::NUMBER => reply::<v3::Write>(call, &self.write(args::<v3::Write>(call))),
+            v3::Commit::NUMBER => {
+                let ok = v3::CommitOk { wcc: Default::default(), verf: [self.instance; 8] };
+                reply::<v3::Commit>(call, &Res::Ok(ok))
+            }
+            other => panic!("procedure {other}"),
+        }
+    }
+
+    fn write(&mut self, args: v3::WriteArgs) -> <v3::Write as Procedure>::Res {
+        let mut data = args.data.0;
+        if self.fails.as_ref() == Some(&data) {
+            self.fails = None;
+            return Res::Fail(NfsStat::Io, Default::default());
+        }
+        data.truncate(self.takes.unwrap_or(data.len()));
+        let (count, committed) = (data.len() as u32, self.committed.unwrap_or(StableHow::Unstable));
+        self.written.push((args.offset, data));
+        Res::Ok(v3::WriteOk { wcc: Default::default(), count, committed, verf: [self.instance; 8] })
+    }
+
+    /// The file's content: later writes lie over earlier ones.
+    fn content(&self) -> Vec<u8> {
+        let mut content = Vec::new();
+        for (offset, data) in &self.written {
+            let end = *offset as usize + data.len();
+            content.resize(content.len().max(end), 0);
+            content[*offset as usize..end].copy_from_slice(data);
+        }
+        content
+    }
+}
+
+async fn disk() -> (Arc<Mutex<Disk>>, Client) {
+    let disk = Arc::new(Mutex::new(Disk::default()));
+    let served = Arc::clone(&disk);
+    (disk, client(serve(move |call| served.lock().unwrap().answer(call)).await))
+}
+
+#[tokio::test]
+async fn data_written_again_does_not_replace_what_was_written_over_it() {
+    for committed in [StableHow::Unstable, StableHow::FileSync] {
+        let (disk, client) = disk().await;
+        let mut unstable = Unstable::default();
+        client.write_unstable(&handle(), 0, "older, longer".into(), &mut unstable).await.unwrap();
+        disk.lock().unwrap().instance = 2;
+        disk.lock().unwrap().committed = Some(committed);
+        client.write_unstable(&handle(), 0, "newer".into(), &mut unstable).await.unwrap();
+        client.commit(&handle(), &mut unstable).await.unwrap();
+        assert!(unstable.is_empty());
+        assert_eq!(disk.lock().unwrap().content(), b"newer, longer", "{committed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_half_way_loses_nothing() {
+    let (disk, client) = disk().await;
+    let mut unstable = Unstable::default();
+    for (offset, data) in [(0, "aaaa"), (2, "bbbb"), (4, "cccc")] {
+        client.write_unstable(&handle(), offset, data.into(), &mut unstable).await.unwrap();
+    }
+    disk.lock().unwrap().written.clear();
+    disk.lock().unwrap().instance = 2;
+    disk.lock().unwrap().fails = Some("bbbb".into());
+    let error = client.commit(&handle(), &mut unstable).await.unwrap_err();
+    assert_eq!(error.status(), Some(NfsStat::Io));
+    assert_eq!(unstable.len(), 12, "all is kept until COMMIT has answered for it");
+    client.commit(&handle(), &mut unstable).await.unwrap();
+    assert!(unstable.is_empty());
+    assert_eq!(disk.lock().unwrap().content(), b"aabbcccc");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_a_part_gets_the_rest() {
+    let (disk, client) = disk().await;
+    let mut unstable = Unstable::default();
+    disk.lock().unwrap().takes = Some(3);
+    client.write_unstable(&handle(), 1, "abcdefgh".into(), &mut unstable).await.unwrap();
+    disk.lock().unwrap().takes = Some(2);
+    disk.lock().unwrap().written.clear();
+    disk.lock().unwrap().instance = 2;
+    client.commit(&handle(), &mut unstable).await.unwrap();
+    assert!(unstable.is_empty());
+    assert_eq!(disk.lock().unwrap().content(), b"\0abcdefgh");
+}
+
+/// Procedures in the order they were called.
+type Seen = Arc<Mutex<Vec<u32>>>;
+
+#[tokio::test]
+async fn a_call_nobody_waits_for_is_not_sent_again() {
+    let seen = Seen::default();
+    let noted = Arc::clone(&seen);
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let server = serve(move |call| {
+        noted.lock().unwrap().push(call.header.procedure);
+        came.send(()).unwrap();
+        match call.header.procedure {
+            v3::Remove::NUMBER => Answer::Silence,
+            v3::Rmdir::NUMBER if noted.lock().unwrap().len() == 2 => Answer::Close,
+            _ => reply::<v3::Rmdir>(call, &Res::Ok(Default::default())),
+        }
+    });
+    let client = client(server.await);
+    let dir = handle();
+    tokio::select! {
+        _ = client.remove(&dir, b"a") => panic!("answered"),
+        _ = coming.recv() => {}
+    }
+    client.rmdir(&dir, b"b").await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [v3::Remove::NUMBER, v3::Rmdir::NUMBER, v3::Rmdir::NUMBER]);
+}
+
+#[tokio::test]
+async fn calls_nobody_waits_for_leave_room_for_others() {
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let server = serve(move |call| match call.header.procedure {
+        v3::Getattr::NUMBER => {
+            came.send(()).unwrap();
+            Answer::Silence
+        }
+        _ => reply::<v3::Rmdir>(call, &Res::Ok(Default::default())),
+    });
+    let client = client(server.await);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..MAX_OUTSTANDING {
+        let client = client.clone();
+        calls.spawn(async move { client.getattr(&handle()).await.unwrap() });
+    }
+    for _ in 0..MAX_OUTSTANDING {
+        coming.recv().await.unwrap();
+    }
+    drop(calls);
+    client.rmdir(&handle(), b"b").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_never_stops_talking_does_not_hold_up_a_soft_mount() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let talker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut call = [0; 44];
+        stream.read_exact(&mut call).unwrap();
+        let xid = u32::from_be_bytes(call[4..8].try_into().unwrap());
+        stream.write_all(&encode_reply(xid, &ReplyStatus::Success, &()).segments().concat()).unwrap();
+        let stray = b"\x80\0\0\x04\0\0\0\0".repeat(8192);
+        while stream.write_all(&stray).is_ok() {}
+    });
+    let client = Client::connect(server, "noresvport,soft,timeo=2,retrans=0".parse().unwrap()).unwrap();
+    let error = client.getattr(&handle()).await.unwrap_err();
+    assert!(error.to_string().contains("soft mount"), "{error}");
+    drop(client);
+    tokio::task::spawn_blocking(|| talker.join().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_repeats_itself_is_an_error() {
+    let server = serve(|call| {
+        let name = "a".into();
+        let entry = v3::EntryPlus { fileid: 1, name, cookie: 7, attr: None, file: None };
+        let entries = List(vec![entry]);
+        let ok = v3::ReaddirplusOk { dir_attr: None, verf: [0; 8], entries, eof: false };
+        reply::<v3::Readdirplus>(call, &Res::Ok(ok))
+    });
+    let error = client(server.await).readdirplus(&handle()).await.unwrap_err();
+    assert!(error.to_string().contains("cookie"), "{error}");
+}
+
+#[tokio::test]
+async fn no_read_asks_for_more_than_a_record_may_hold() {
+    let server = serve(|call| {
+        let count = args::<v3::Read>(call).count;
+        let data = Bytes::from(vec![7; count as usize]).into();
+        reply::<v3::Read>(call, &Res::Ok(v3::ReadOk { attr: None, count, eof: false, data }))
+    });
+    let (data, _) = client(server.await).read(&handle(), 0, 8 << 20).await.unwrap();
+    assert_eq!(data.len(), v3::MAX_IO);
+}
