@@ -149,8 +149,9 @@ mod tests {
     fn a_call_in_flight_excuses_its_own_effect_and_no_other() {
         let begins = || Fact::Begins(Bytes::from_static(b"ab"), Bytes::from_static(b"cd"));
         let renaming = || Fact::Renaming("to".to_owned(), abcd());
-        // The fact about `x`, the files there are, and whether that is a loss.
-        let cases: [(Fact, &[(&str, &str)], bool); 16] = [
+        /// A fact about `x`, the files there are, and whether that is a loss.
+        type Case<'a> = (Fact, &'a [(&'a str, &'a str)], bool);
+        let cases: [Case<'_>; 16] = [
             (Fact::Creating, &[], false),
             (Fact::Creating, &[("x", "")], false),
             (Fact::Creating, &[("x", "?")], true),
