@@ -224,16 +224,17 @@ fn stem(n: usize, balancer: &str, options: &str, fault: &str) -> String {
     format!("{:02}-{balancer}-{}-{fault}", n + 1, options.replace([',', '='], "-"))
 }
 
-/// Tries to remove a directory that the drill's servers still write to: a failed one leaves less for the next.
+/// Tries to remove a directory that a server may write to until it is dead: a failed one leaves less for the next.
 const REMOVALS: usize = 100;
 
-/// A drill that is interrupted leaves nothing behind: its processes end with it, its files are removed here.
+/// A drill that is interrupted leaves nothing behind, neither processes nor files.
 fn remove_on_signal(dir: PathBuf) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             // Ending matters more than a file that cannot be removed.
+            namespace::kill_processes();
             let removed = || fs::remove_dir_all(&dir).is_ok() || !dir.exists();
             let _ = (0..REMOVALS).any(|_| removed());
             std::process::exit(128 + signal);
