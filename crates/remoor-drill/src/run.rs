@@ -13,7 +13,7 @@ use remoor_nfs::reconnect::ConfigError;
 
 use crate::attempts::{AnswerKind, Answerer, Attempt, attempts};
 use crate::balancer::{Balancer, BalancerError, FlowView, KernelBalancer, ModelBalancer};
-use crate::capture::{Capture, CaptureError, Recording};
+use crate::capture::{Capture, CaptureError, Recording, Sighting, Tap};
 use crate::case::{BalancerChoice, Case};
 use crate::check::{Losses, check};
 use crate::expect;
@@ -165,7 +165,7 @@ enum Step {
 /// The probes notice each change of the node after the same delay, and a fault that is over by then not at all.
 fn steps(case: &Case) -> VecDeque<(Duration, Step)> {
     let delay = case.probe_delay;
-    let noticed = case.fault.lasts.is_none_or(|lasts| delay < lasts);
+    let noticed = case.fault.lasts.is_none_or(|lasts| delay <= lasts);
     let down = (noticed && !delay.is_zero()).then_some((delay, Step::MarkDown));
     let mend = case.fault.lasts.map(|lasts| (lasts, Step::Mend));
     let up = case.fault.lasts.map(|lasts| (lasts + delay, Step::MarkUp));
@@ -320,10 +320,9 @@ impl<'a> Bench<'a> {
         self.journal.snapshot().replies.into_iter().filter(|reply| *reply > since).min()
     }
 
-    /// The node that accepted the newest connection.
     fn node_in_use(&self) -> Node {
         let sightings = self.capture.as_ref().map(Capture::sightings).unwrap_or_default();
-        attempts(&sightings, SERVICE).iter().rev().find_map(Attempt::connected_to).unwrap_or(Node::A)
+        node_in_use(&sightings).unwrap_or(Node::A)
     }
 
     fn pinned_flow(&self, node: Node) -> Result<Option<PinnedFlow>, RunError> {
@@ -361,6 +360,16 @@ impl<'a> Bench<'a> {
         let seen = Seen { origin, breaks, pinned_flow, attempts, record, losses, errors, missing_frames };
         Ok(seen.report(case, expect::expect(case)?))
     }
+}
+
+/// The node that answers: the one that accepted the connection on which the client last received data. Not that of the
+/// newest connection, which the client may have opened in doubt and left again.
+fn node_in_use(sightings: &[Sighting]) -> Option<Node> {
+    let to_client = |seen: &&Sighting| seen.tap == Tap::Client && !seen.outgoing;
+    let reply = sightings.iter().rev().filter(to_client).find(|seen| seen.segment.payload_len > 0)?;
+    let port = reply.segment.dst.port();
+    let attempts = attempts(sightings, SERVICE);
+    attempts.iter().rev().filter(|attempt| attempt.source_port == port).find_map(Attempt::connected_to)
 }
 
 fn save(recording: &Recording, path: &Path) -> Result<(), RunError> {
@@ -461,8 +470,13 @@ fn kind(kind: AnswerKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use remoor_flow::TcpFlags;
+
     use super::*;
     use crate::case::Matrix;
+    use crate::segment::Segment;
 
     fn steps_of(fault: &str, probe_delay_secs: u64) -> Vec<(u64, Step)> {
         let probe_delay = Duration::from_secs(probe_delay_secs);
@@ -474,7 +488,38 @@ mod tests {
     fn a_flap_ends_by_itself_and_probes_follow_it() {
         assert_eq!(steps_of("flap", 0), [(2, Step::Mend), (2, Step::MarkUp)]);
         assert_eq!(steps_of("flap", 1), [(1, Step::MarkDown), (2, Step::Mend), (3, Step::MarkUp)]);
-        assert_eq!(steps_of("flap", 2), [(2, Step::Mend), (4, Step::MarkUp)]);
+        assert_eq!(steps_of("flap", 3), [(2, Step::Mend), (5, Step::MarkUp)]);
+    }
+
+    /// What the taps see of a connection to `node`: SYN, SYN-ACK, and a reply if there is one.
+    fn connection(port: u16, node: Node, at: u64, reply: Option<u64>) -> Vec<Sighting> {
+        let client = SocketAddrV4::new(Ipv4Addr::new(10, 81, 1, 2), port);
+        let syn = Segment { src: client, dst: SERVICE, flags: TcpFlags::SYN, seq: 9, ack: 0, payload_len: 0 };
+        let flags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+        let answer = Segment { src: SERVICE, dst: client, flags, seq: 70, ack: 10, payload_len: 0 };
+        let data = Segment { flags: TcpFlags::ACK, seq: 71, payload_len: 100, ..answer };
+        let seen = |ms, tap, outgoing, segment| {
+            let time = Duration::from_millis(ms);
+            Sighting { time, tap, outgoing, segment }
+        };
+        let from_node = Segment { src: Topology::node_service(node), ..answer };
+        let mut all = vec![
+            seen(at, Tap::Client, true, syn),
+            seen(at + 1, Tap::Node(node), false, from_node),
+            seen(at + 2, Tap::Client, false, answer),
+        ];
+        all.extend(reply.map(|at| seen(at, Tap::Client, false, data)));
+        all
+    }
+
+    #[test]
+    fn the_node_that_answers_is_in_use_and_not_one_that_was_only_tried() {
+        let mut seen = [connection(700, Node::A, 0, Some(50)), connection(701, Node::B, 20, None)].concat();
+        seen.sort_by_key(|sighting| sighting.time);
+        assert_eq!(node_in_use(&seen), Some(Node::A));
+        seen.extend(connection(702, Node::B, 60, Some(70)));
+        assert_eq!(node_in_use(&seen), Some(Node::B));
+        assert_eq!(node_in_use(&[]), None);
     }
 
     #[test]
