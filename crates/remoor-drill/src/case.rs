@@ -194,7 +194,9 @@ impl Matrix {
 fn parse_options(given: &str) -> Result<Options, CaseError> {
     let parsed = given.parse::<Options>();
     let mut options = parsed.map_err(|source| CaseError::Options { given: given.to_owned(), source })?;
-    if options.stuck == Stuck::default() {
+    // Asked for, even the default stands.
+    let chosen = given.split(',').any(|option| option.trim().starts_with("stuck="));
+    if !chosen {
         options.stuck = Stuck::After(STUCK_AFTER);
     }
     Ok(options)
@@ -211,6 +213,13 @@ mod tests {
         assert_eq!(cases[0].balancer.to_string(), "azure-standard");
         assert_eq!(cases[0].options_text, "resvport,abandon=silent");
         assert!(cases.iter().all(|case| case.fault.name == "silent"));
+    }
+
+    #[test]
+    fn the_drills_own_patience_gives_way_to_any_that_was_asked_for() {
+        assert_eq!(parse_options("noresvport").unwrap().stuck, Stuck::After(STUCK_AFTER));
+        assert_eq!(parse_options("noresvport,stuck=careful").unwrap().stuck, Stuck::Careful);
+        assert_eq!(parse_options("stuck=timeo").unwrap().stuck, Stuck::Timeo);
     }
 
     #[test]

@@ -10,13 +10,23 @@ use crate::case::Case;
 use crate::report::{AttemptReport, Break, CaseReport, Expected, RebindSeen, thinned};
 use crate::topology::Node;
 
-/// Predicts `case`; of several rounds each is expected to come to the same.
+/// Back-offs that are tried: where the balancer learns of the fault late, the next attempt after that decides the gap.
+const BACK_OFFS: u64 = 16;
+
+/// Predicts `case`; of several rounds each is expected to come to the same. The gap is the longest of those that the
+/// jitter of the client's back-off makes.
 ///
 /// # Errors
 /// [`ConfigError`] if the options do not fit a host with the default range of ephemeral ports.
 pub fn expect(case: &Case) -> Result<Expected, ConfigError> {
     let scenario = scenario(case)?;
-    Ok(expected(&predict::predict(&scenario)?, &scenario))
+    let mut expected = expected(&predict::predict(&scenario)?, &scenario);
+    for n in 1..BACK_OFFS {
+        let other = Scenario { seed: case.seed.wrapping_add(n), ..scenario.clone() };
+        let gap = predict::predict(&other)?.gap;
+        expected.gap = expected.gap.map(|known| gap.map_or(known, |gap| known.max(gap)));
+    }
+    Ok(expected)
 }
 
 /// A report of `case` that ran in virtual time only.
@@ -143,6 +153,24 @@ mod tests {
     use super::*;
     use crate::case::Matrix;
     use crate::report::{DrillReport, Verdict, table};
+
+    #[test]
+    fn the_gap_expected_is_the_longest_that_jitter_makes() {
+        let matrix = |seed| Matrix {
+            balancers: vec!["aws-nlb".into()],
+            options: vec!["resvport".into()],
+            faults: vec!["kill".into()],
+            probe_delay: Duration::from_secs(2),
+            seed,
+            ..Matrix::default()
+        };
+        let case = matrix(1).cases().unwrap().remove(0);
+        let expected = expect(&case).unwrap().gap.unwrap();
+        for seed in 1..=BACK_OFFS {
+            let one = simulate(&matrix(seed).cases().unwrap()[0]).unwrap().gap.unwrap();
+            assert!(one <= expected, "seed {seed}: {one:?} > {expected:?}");
+        }
+    }
 
     #[test]
     fn the_default_matrix_comes_to_what_is_known_of_real_balancers() {

@@ -9,12 +9,20 @@ use bytes::Bytes;
 /// What must be true of a name, given what was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// It names a file whose first bytes are these; bytes that were written but not yet stable may follow.
+    /// It names a file of exactly these bytes.
     Holds(Bytes),
+    /// It names a file of the first of these bytes; the second, written but not yet acknowledged as stable, may follow
+    /// whole or in part.
+    Begins(Bytes, Bytes),
     /// It names nothing.
     Absent,
-    /// A call about it was never answered: either is right.
-    InDoubt,
+    /// Its creation was not answered yet: nothing, or an empty file.
+    Creating,
+    /// Its removal was not answered yet: nothing, or a file of exactly these bytes.
+    Removing(Bytes),
+    /// Its renaming was not answered yet: a file of exactly these bytes has either this name or the one given here, and
+    /// the other names nothing.
+    Renaming(String, Bytes),
 }
 
 /// A call that was reported as failed.
@@ -45,6 +53,8 @@ pub struct Record {
     pub replies: Vec<Instant>,
     /// Calls that were reported as failed.
     pub failures: Vec<Failure>,
+    /// Acknowledged changes that a client found undone while it worked, in words.
+    pub losses: Vec<String>,
     /// Files completed: written, committed and named.
     pub files: u64,
 }
@@ -55,12 +65,7 @@ impl Journal {
         self.lock().replies.push(Instant::now());
     }
 
-    /// A call about `name` is about to be sent.
-    pub fn begin(&self, name: &str) {
-        self.set(name, Fact::InDoubt);
-    }
-
-    /// It is acknowledged that `name` is as `fact` says.
+    /// From now on `name` must be as `fact` says: a call was acknowledged, or one is about to be sent.
     pub fn set(&self, name: &str, fact: Fact) {
         self.lock().facts.insert(name.to_owned(), fact);
     }
@@ -73,6 +78,11 @@ impl Journal {
     /// A call was reported as failed.
     pub fn failed(&self, failure: Failure) {
         self.lock().failures.push(failure);
+    }
+
+    /// A client found that an acknowledged change is not there.
+    pub fn lost(&self, what: String) {
+        self.lock().losses.push(what);
     }
 
     /// Files completed so far.

@@ -73,6 +73,23 @@ pub fn enter_private() -> Result<Privilege, NamespaceError> {
     Ok(privilege)
 }
 
+/// Kills every process that this one started, in whatever thread. For an interrupted drill: the signal that the
+/// kernel would send them at their parent's death is forgotten by a process that changes its file system user
+/// (`commit_creds`), as a server does.
+pub fn kill_processes() {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<i32> = children.flat_map(|list| numbers(&list)).collect();
+    for pid in pids.into_iter().filter_map(rustix::process::Pid::from_raw) {
+        // One that ended meanwhile is what is wanted.
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+    }
+}
+
+fn numbers(list: &str) -> Vec<i32> {
+    list.split_whitespace().filter_map(|word| word.parse().ok()).filter(|pid| *pid > 0).collect()
+}
+
 fn enter_user_namespace(uid: u32, gid: u32) -> Result<(), NamespaceError> {
     sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS)
         .map_err(|e| unavailable("unshare a user namespace", e))?;
@@ -270,6 +287,14 @@ mod tests {
         );
         let apparmor = remedy_when("kernel/apparmor_restrict_unprivileged_userns", "1\n");
         assert!(apparmor.contains("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"));
+    }
+
+    #[test]
+    fn a_started_process_is_killed_from_any_thread() {
+        let started = thread::spawn(|| Command::new("sleep").arg("600").spawn().unwrap());
+        let mut child = started.join().unwrap();
+        kill_processes();
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

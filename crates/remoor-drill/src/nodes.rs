@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -54,6 +55,9 @@ pub enum NodeError {
 impl Files {
     /// Makes the files in `dir`. With `insecure` the export admits source ports above 1023.
     pub fn create(dir: &Path, insecure: bool) -> Result<Self, NodeError> {
+        // Clients mount an export by its name without symbolic links, and its line must be absolute.
+        let real = fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+        let dir = &real.map_err(|source| file_error(dir, source))?;
         let files = Self {
             export: dir.join("export"),
             state: dir.join("state"),
@@ -71,7 +75,7 @@ impl Files {
     /// The line of exports(5) both nodes use.
     pub fn export_line(&self, insecure: bool) -> String {
         let port = if insecure { "insecure" } else { "secure" };
-        format!("{} *(rw,sync,{port},no_root_squash,no_subtree_check)\n", self.export.display())
+        format!("{} *(rw,sync,{port},no_root_squash,no_subtree_check)\n", escaped(&self.export))
     }
 
     fn log(&self, node: Node) -> PathBuf {
@@ -84,6 +88,14 @@ impl Files {
         let lines: Vec<&str> = text.lines().rev().take(3).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
     }
+}
+
+/// A path as exports(5) wants it: whatever could end the word or mean something else is an octal escape.
+fn escaped(path: &Path) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let escape =
+        |&byte: &u8| if plain(byte) { char::from(byte).to_string() } else { format!("\\{byte:03o}") };
+    path.as_os_str().as_bytes().iter().map(escape).collect()
 }
 
 fn file_error(path: &Path, source: io::Error) -> NodeError {
@@ -146,5 +158,31 @@ impl Drop for Server {
         if self.child.kill().and_then(|()| self.child.wait()).is_err() {
             tracing::warn!(node = %self.node, pid = self.child.id(), "the server could not be ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use remoor_server::exports::Exports;
+
+    #[test]
+    fn any_directory_can_be_exported() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["plain", "two words", "a#b", "quo\"te", "back\\slash", "grün"] {
+            let files = Files::create(&root.path().join(name), true).unwrap();
+            let exports = Exports::parse(&files.exports, files.export_line(true).as_bytes());
+            assert!(exports.is_ok(), "{name}: {exports:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_behind_a_symbolic_link_is_exported_by_its_own_name() {
+        let root = tempfile::tempdir().unwrap();
+        let (real, link) = (root.path().join("real"), root.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let files = Files::create(&link.join("case"), true).unwrap();
+        assert_eq!(files.export, real.canonicalize().unwrap().join("case/export"));
     }
 }

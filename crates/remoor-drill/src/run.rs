@@ -1,5 +1,6 @@
 //! Runs one case on real hosts: build, mount, break, watch, mend, check.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use remoor_nfs::reconnect::ConfigError;
 
 use crate::attempts::{AnswerKind, Answerer, Attempt, attempts};
 use crate::balancer::{Balancer, BalancerError, FlowView, KernelBalancer, ModelBalancer};
-use crate::capture::{Capture, CaptureError, Recording};
+use crate::capture::{Capture, CaptureError, Recording, Sighting, Tap};
 use crate::case::{BalancerChoice, Case};
 use crate::check::{Losses, check};
 use crate::expect;
@@ -142,6 +143,35 @@ struct Bench<'a> {
     origin: Origin,
 }
 
+/// A break of a node under way.
+struct Watch {
+    at: Instant,
+    switched: Instant,
+    mended: Option<Instant>,
+    /// Files completed when the node was broken: up to one per writer may still follow from replies under way.
+    files: u64,
+    /// What is due when, after the break, in order.
+    steps: VecDeque<(Duration, Step)>,
+}
+
+/// What happens to a broken node by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    MarkDown,
+    Mend,
+    MarkUp,
+}
+
+/// The probes notice each change of the node after the same delay, and a fault that is over by then not at all.
+fn steps(case: &Case) -> VecDeque<(Duration, Step)> {
+    let delay = case.probe_delay;
+    let noticed = case.fault.lasts.is_none_or(|lasts| delay <= lasts);
+    let down = (noticed && !delay.is_zero()).then_some((delay, Step::MarkDown));
+    let mend = case.fault.lasts.map(|lasts| (lasts, Step::Mend));
+    let up = case.fault.lasts.map(|lasts| (lasts + delay, Step::MarkUp));
+    [down, mend, up].into_iter().flatten().collect()
+}
+
 impl<'a> Bench<'a> {
     fn build(case: &Case, setup: &'a Setup) -> Result<Self, RunError> {
         let files = Files::create(&setup.dir, !case.options.reserved)?;
@@ -202,40 +232,81 @@ impl<'a> Bench<'a> {
         stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<(Break, Option<PinnedFlow>), RunError> {
         let node = self.node_in_use();
-        let mut broken = Break { node: node.to_string(), ..Break::default() };
         stage(Stage::Broken(node));
-        let at = Instant::now();
-        case.fault.inject(&self.victim(node))?;
-        thread::sleep(case.probe_delay);
-        self.balancer.set_health(node, Health::Down)?;
-        let switched = Instant::now();
-        let recovered = self.wait_for_files(STEADY_FILES, at + case.window).is_some();
+        let mut watch = self.break_node(case, node)?;
+        let recovered = self.watch(case, node, &mut watch)?;
         let flow = if recovered { None } else { self.pinned_flow(node)? };
-        if let Some(lasts) = case.fault.lasts {
-            thread::sleep((at + lasts).saturating_duration_since(Instant::now()));
-        }
-        let gap = self.journal.snapshot().gap(at, Instant::now()).filter(|_| recovered);
+        let gap = self.journal.snapshot().gap(watch.at, Instant::now()).filter(|_| recovered);
         stage(Stage::Mending(node));
         thread::sleep(SETTLE);
-        let mended = Instant::now();
-        self.mend(case, node)?;
-        if !recovered {
-            broken.restored = self.wait_for_reply(mended).map(|reply| self.origin.since(reply));
+        let restoring = Instant::now();
+        if watch.mended.is_none() {
+            self.mend(case, node)?;
+            self.balancer.set_health(node, Health::Up)?;
         }
+        let back = if recovered { None } else { self.wait_for_reply(restoring) };
         thread::sleep(SETTLE);
-        broken.at = self.origin.since(at);
-        broken.switched = self.origin.since(switched);
-        broken.last_reply = gap.map(|(last, _)| self.origin.since(last));
-        broken.first_reply = gap.map(|(_, first)| self.origin.since(first));
-        broken.mended = Some(self.origin.since(mended));
+        let broken = Break {
+            node: node.to_string(),
+            at: self.origin.since(watch.at),
+            switched: self.origin.since(watch.switched),
+            last_reply: gap.map(|(last, _)| self.origin.since(last)),
+            first_reply: gap.map(|(_, first)| self.origin.since(first)),
+            mended: Some(self.origin.since(watch.mended.unwrap_or(restoring))),
+            restored: back.map(|reply| self.origin.since(reply)),
+        };
         Ok((broken, flow))
+    }
+
+    /// A balancer that learns of a fault at once learns of it just before: a client that comes back within the
+    /// millisecond would else find the old choice or the new one by chance.
+    fn break_node(&mut self, case: &Case, node: Node) -> Result<Watch, RunError> {
+        let at = Instant::now();
+        if case.probe_delay.is_zero() {
+            self.balancer.set_health(node, Health::Down)?;
+        }
+        let switched = Instant::now();
+        case.fault.inject(&self.victim(node))?;
+        Ok(Watch { at, switched, mended: None, files: self.journal.files(), steps: steps(case) })
+    }
+
+    /// Lets the window pass until the client has recovered, and takes each step when it is due. On return all steps
+    /// were taken.
+    fn watch(&mut self, case: &Case, node: Node, watch: &mut Watch) -> Result<bool, RunError> {
+        let mut recovered = false;
+        loop {
+            while let Some((_, step)) = watch.steps.pop_front_if(|(due, _)| watch.at.elapsed() >= *due) {
+                self.take(step, case, node, watch)?;
+            }
+            recovered |= self.journal.files() >= watch.files + STEADY_FILES;
+            let over = recovered || watch.at.elapsed() >= case.window;
+            if over && watch.steps.is_empty() {
+                return Ok(recovered);
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn take(&mut self, step: Step, case: &Case, node: Node, watch: &mut Watch) -> Result<(), RunError> {
+        match step {
+            Step::MarkDown => {
+                self.balancer.set_health(node, Health::Down)?;
+                watch.switched = Instant::now();
+            }
+            Step::Mend => {
+                watch.mended = Some(Instant::now());
+                self.mend(case, node)?;
+            }
+            Step::MarkUp => self.balancer.set_health(node, Health::Up)?,
+        }
+        Ok(())
     }
 
     fn mend(&mut self, case: &Case, node: Node) -> Result<(), RunError> {
         if case.fault.mend(&self.victim(node))? == Mended::StartServer {
             self.servers[node.index()] = Server::start(self.program, &self.topology, node, &self.files)?;
         }
-        Ok(self.balancer.set_health(node, Health::Up)?)
+        Ok(())
     }
 
     fn victim(&self, node: Node) -> Victim<'_> {
@@ -249,10 +320,9 @@ impl<'a> Bench<'a> {
         self.journal.snapshot().replies.into_iter().filter(|reply| *reply > since).min()
     }
 
-    /// The node that accepted the newest connection.
     fn node_in_use(&self) -> Node {
         let sightings = self.capture.as_ref().map(Capture::sightings).unwrap_or_default();
-        attempts(&sightings, SERVICE).iter().rev().find_map(Attempt::connected_to).unwrap_or(Node::A)
+        node_in_use(&sightings).unwrap_or(Node::A)
     }
 
     fn pinned_flow(&self, node: Node) -> Result<Option<PinnedFlow>, RunError> {
@@ -290,6 +360,16 @@ impl<'a> Bench<'a> {
         let seen = Seen { origin, breaks, pinned_flow, attempts, record, losses, errors, missing_frames };
         Ok(seen.report(case, expect::expect(case)?))
     }
+}
+
+/// The node that answers: the one that accepted the connection on which the client last received data. Not that of the
+/// newest connection, which the client may have opened in doubt and left again.
+fn node_in_use(sightings: &[Sighting]) -> Option<Node> {
+    let to_client = |seen: &&Sighting| seen.tap == Tap::Client && !seen.outgoing;
+    let reply = sightings.iter().rev().filter(to_client).find(|seen| seen.segment.payload_len > 0)?;
+    let port = reply.segment.dst.port();
+    let attempts = attempts(sightings, SERVICE);
+    attempts.iter().rev().filter(|attempt| attempt.source_port == port).find_map(Attempt::connected_to)
 }
 
 fn save(recording: &Recording, path: &Path) -> Result<(), RunError> {
@@ -392,5 +472,66 @@ fn kind(kind: AnswerKind) -> &'static str {
         AnswerKind::SynAck => "SYN-ACK",
         AnswerKind::Rst => "RST",
         AnswerKind::ChallengeAck => "challenge ACK",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use remoor_flow::TcpFlags;
+
+    use super::*;
+    use crate::case::Matrix;
+    use crate::segment::Segment;
+
+    fn steps_of(fault: &str, probe_delay_secs: u64) -> Vec<(u64, Step)> {
+        let probe_delay = Duration::from_secs(probe_delay_secs);
+        let matrix = Matrix { faults: vec![fault.to_owned()], probe_delay, ..Matrix::default() };
+        steps(&matrix.cases().unwrap()[0]).into_iter().map(|(due, step)| (due.as_secs(), step)).collect()
+    }
+
+    #[test]
+    fn a_flap_ends_by_itself_and_probes_follow_it() {
+        assert_eq!(steps_of("flap", 0), [(2, Step::Mend), (2, Step::MarkUp)]);
+        assert_eq!(steps_of("flap", 1), [(1, Step::MarkDown), (2, Step::Mend), (3, Step::MarkUp)]);
+        assert_eq!(steps_of("flap", 3), [(2, Step::Mend), (5, Step::MarkUp)]);
+    }
+
+    /// What the taps see of a connection to `node`: SYN, SYN-ACK, and a reply if there is one.
+    fn connection(port: u16, node: Node, at: u64, reply: Option<u64>) -> Vec<Sighting> {
+        let client = SocketAddrV4::new(Ipv4Addr::new(10, 81, 1, 2), port);
+        let syn = Segment { src: client, dst: SERVICE, flags: TcpFlags::SYN, seq: 9, ack: 0, payload_len: 0 };
+        let flags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+        let answer = Segment { src: SERVICE, dst: client, flags, seq: 70, ack: 10, payload_len: 0 };
+        let data = Segment { flags: TcpFlags::ACK, seq: 71, payload_len: 100, ..answer };
+        let seen = |ms, tap, outgoing, segment| {
+            let time = Duration::from_millis(ms);
+            Sighting { time, tap, outgoing, segment }
+        };
+        let from_node = Segment { src: Topology::node_service(node), ..answer };
+        let mut all = vec![
+            seen(at, Tap::Client, true, syn),
+            seen(at + 1, Tap::Node(node), false, from_node),
+            seen(at + 2, Tap::Client, false, answer),
+        ];
+        all.extend(reply.map(|at| seen(at, Tap::Client, false, data)));
+        all
+    }
+
+    #[test]
+    fn the_node_that_answers_is_in_use_and_not_one_that_was_only_tried() {
+        let mut seen = [connection(700, Node::A, 0, Some(50)), connection(701, Node::B, 20, None)].concat();
+        seen.sort_by_key(|sighting| sighting.time);
+        assert_eq!(node_in_use(&seen), Some(Node::A));
+        seen.extend(connection(702, Node::B, 60, Some(70)));
+        assert_eq!(node_in_use(&seen), Some(Node::B));
+        assert_eq!(node_in_use(&[]), None);
+    }
+
+    #[test]
+    fn a_fault_that_lasts_is_mended_by_the_case() {
+        assert_eq!(steps_of("silent", 0), []);
+        assert_eq!(steps_of("kill", 3), [(3, Step::MarkDown)]);
     }
 }

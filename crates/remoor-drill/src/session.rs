@@ -139,8 +139,9 @@ async fn work(workload: &'static Workload, files: Files, stopped: oneshot::Recei
     let parts: Vec<_> = parts.into_iter().map(tokio::task::spawn_local).collect();
     let all = async {
         for part in parts {
-            // A part that panicked has told the journal nothing wrong.
-            drop(part.await);
+            if part.await.is_err() {
+                note(&errors, "a part of the workload panicked; please report this".to_owned());
+            }
         }
     };
     tokio::select! {
@@ -153,6 +154,10 @@ async fn work(workload: &'static Workload, files: Files, stopped: oneshot::Recei
 
 async fn run_part(part: crate::workload::Running, errors: Arc<Mutex<Vec<String>>>) {
     if let Err(error) = part.await {
-        errors.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+        note(&errors, error.to_string());
     }
+}
+
+fn note(errors: &Mutex<Vec<String>>, error: String) {
+    errors.lock().unwrap_or_else(PoisonError::into_inner).push(error);
 }

@@ -1,7 +1,7 @@
 //! `remoor drill`: shows an NFS failover end to end.
 
 use std::fs;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -177,21 +177,27 @@ impl Args {
         }
     }
 
-    #[allow(clippy::print_stdout, reason = "the report")]
     fn print(&self, report: &DrillReport) -> Result<(), Failure> {
         let json = serde_json::to_string_pretty(report).map_err(Failure::cannot)?;
         if let Some(out) = &self.out {
             save(out, report, &json).map_err(Failure::Cannot)?;
         }
-        if self.json {
-            println!("{json}");
+        let text = if self.json {
+            json + "\n"
         } else if self.story {
-            report.cases.iter().for_each(|case| println!("{}", report::story::render(case)));
+            report.cases.iter().map(|case| report::story::render(case) + "\n").collect()
         } else {
-            print!("{}", report::table::render(report));
-            println!("{}", summary(report));
-        }
-        Ok(())
+            report::table::render(report) + &summary(report) + "\n"
+        };
+        written(io::stdout().write_all(text.as_bytes()))
+    }
+}
+
+/// A reader that closed its end has seen enough, and the exit code still tells the verdict.
+fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("cannot write the report to standard output").map_err(Failure::Cannot),
     }
 }
 
@@ -223,14 +229,19 @@ fn stem(n: usize, balancer: &str, options: &str, fault: &str) -> String {
     format!("{:02}-{balancer}-{}-{fault}", n + 1, options.replace([',', '='], "-"))
 }
 
-/// A drill that is interrupted leaves nothing behind: its processes end with it, its files are removed here.
+/// Tries to remove a directory that a server may write to until it is dead: a failed one leaves less for the next.
+const REMOVALS: usize = 100;
+
+/// A drill that is interrupted leaves nothing behind, neither processes nor files.
 fn remove_on_signal(dir: PathBuf) -> io::Result<()> {
-    let mut signals =
-        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             // Ending matters more than a file that cannot be removed.
-            let _ = fs::remove_dir_all(&dir);
+            namespace::kill_processes();
+            let removed = || fs::remove_dir_all(&dir).is_ok() || !dir.exists();
+            let _ = (0..REMOVALS).any(|_| removed());
             std::process::exit(128 + signal);
         }
     });
@@ -378,5 +389,17 @@ mod tests {
         for name in names.chain(WORKLOADS.iter().map(|workload| workload.name)).chain([case::KERNEL]) {
             assert!(listing.contains(&format!("  {name}")), "{name}\n{listing}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_error_and_a_full_disk_is() {
+        assert!(written(Ok(())).is_ok());
+        assert!(written(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        assert!(matches!(written(Err(io::ErrorKind::StorageFull.into())), Err(Failure::Cannot(_))));
     }
 }

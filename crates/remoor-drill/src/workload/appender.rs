@@ -19,16 +19,17 @@ const NAME: &str = "log";
 const PAUSE: Duration = Duration::from_millis(5);
 
 async fn append(files: Files) -> Result<(), Error> {
-    files.journal.begin(NAME);
+    files.journal.set(NAME, Fact::Creating);
     let node = files.create(NAME).await?;
-    let mut whole = Vec::new();
+    let mut whole = Bytes::new();
     for n in 0.. {
         let record = Bytes::from(format!("record {n:08}\n"));
         let offset = whole.len() as u64;
+        files.journal.set(NAME, Fact::Begins(whole.clone(), record.clone()));
         let written = files.client.write(&node.handle, offset, record.clone()).await;
         files.plain("WRITE", NAME, written)?;
-        whole.extend_from_slice(&record);
-        files.journal.set(NAME, Fact::Holds(whole.clone().into()));
+        whole = [whole, record].concat().into();
+        files.journal.set(NAME, Fact::Holds(whole.clone()));
         files.journal.completed();
         tokio::time::sleep(PAUSE).await;
     }

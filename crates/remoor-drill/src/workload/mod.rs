@@ -4,9 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use remoor_client::{CallError, Client, Error, Node};
 use remoor_nfs::v3::{FileHandle, NfsStat};
 
+use crate::check::compare;
 use crate::journal::{Failure, Journal};
 
 mod appender;
@@ -95,6 +97,25 @@ impl Files {
                 self.plain("LOOKUP", name, found)
             }
         }
+    }
+
+    /// Reads the whole file and compares it with what was acknowledged; a difference is a loss. Tells whether the file
+    /// is there at all.
+    async fn read_back(&self, name: &str, wanted: &Bytes) -> Result<bool, Error> {
+        let found = self.client.lookup(&self.dir, name.as_bytes()).await;
+        if matches!(&found, Err(error) if error.status() == Some(NfsStat::NoEnt)) {
+            self.journal.replied();
+            self.journal.lost(format!("{name}: was acknowledged and is not found"));
+            return Ok(false);
+        }
+        let file = self.plain("LOOKUP", name, found)?;
+        // One byte more than there should be shows a file that is too long.
+        let read = self.client.read(&file.handle, 0, wanted.len() as u32 + 1).await;
+        let (found, _) = self.plain("READ", name, read)?;
+        if let Err(what) = compare(wanted, &found) {
+            self.journal.lost(format!("{name}: read back, {what}"));
+        }
+        Ok(true)
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {

@@ -1,4 +1,5 @@
-//! Writers that save files as careful applications do: write to a temporary name, fsync, rename; old files are removed.
+//! Writers that save files as careful applications do: write to a temporary name, fsync, rename; old files are read
+//! back and removed.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::journal::Fact;
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "writers",
-    about: "four writers create, append, fsync, rename and remove files",
+    about: "four writers create, append, fsync, rename, read and remove files",
     start: |files| (0..WRITERS).map(|n| Box::pin(write_files(files.clone(), n)) as _).collect(),
 };
 
@@ -28,7 +29,7 @@ async fn write_files(files: Files, writer: usize) -> Result<(), Error> {
     for n in 0.. {
         write_file(&files, writer, n).await?;
         if n >= KEEP {
-            remove_file(&files, &final_name(writer, n - KEEP)).await?;
+            remove_file(&files, writer, n - KEEP).await?;
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -39,43 +40,46 @@ fn final_name(writer: usize, n: usize) -> String {
     format!("writer{writer}-{n}.dat")
 }
 
-/// The bytes of an append: every file and every append has its own.
-fn content(writer: usize, n: usize, append: usize) -> Bytes {
-    let line = format!("writer {writer} file {n} append {append}\n");
-    line.bytes().cycle().take(APPEND_BYTES).collect()
+/// The bytes of a file: every file and every append has its own.
+fn whole(writer: usize, n: usize) -> Bytes {
+    let append = |append| {
+        let line = format!("writer {writer} file {n} append {append}\n").into_bytes();
+        line.into_iter().cycle().take(APPEND_BYTES)
+    };
+    (0..APPENDS).flat_map(append).collect()
 }
 
 async fn write_file(files: &Files, writer: usize, n: usize) -> Result<(), Error> {
     let (temporary, name) = (format!("writer{writer}-{n}.tmp"), final_name(writer, n));
     let journal = &files.journal;
-    journal.begin(&temporary);
+    journal.set(&temporary, Fact::Creating);
     let node = files.create(&temporary).await?;
-    journal.set(&temporary, Fact::Holds(Bytes::new()));
-    let mut whole = Vec::new();
+    let whole = whole(writer, n);
+    journal.set(&temporary, Fact::Begins(Bytes::new(), whole.clone()));
     let mut unstable = Unstable::default();
     for append in 0..APPENDS {
-        let data = content(writer, n, append);
-        let offset = whole.len() as u64;
-        whole.extend_from_slice(&data);
-        let written = files.client.write_unstable(&node.handle, offset, data, &mut unstable).await;
+        let offset = append * APPEND_BYTES;
+        let data = whole.slice(offset..offset + APPEND_BYTES);
+        let written = files.client.write_unstable(&node.handle, offset as u64, data, &mut unstable).await;
         files.plain("WRITE", &temporary, written)?;
     }
     let committed = files.client.commit(&node.handle, &mut unstable).await;
     files.plain("COMMIT", &temporary, committed)?;
-    let whole = Fact::Holds(whole.into());
-    journal.set(&temporary, whole.clone());
-    journal.begin(&temporary);
-    journal.begin(&name);
+    journal.set(&temporary, Fact::Renaming(name.clone(), whole.clone()));
     files.rename(&temporary, &name).await?;
     journal.set(&temporary, Fact::Absent);
-    journal.set(&name, whole);
+    journal.set(&name, Fact::Holds(whole));
     journal.completed();
     Ok(())
 }
 
-async fn remove_file(files: &Files, name: &str) -> Result<(), Error> {
-    files.journal.begin(name);
-    files.remove(name).await?;
-    files.journal.set(name, Fact::Absent);
+/// Reads the file before it removes it: what was lost would otherwise be gone without a trace.
+async fn remove_file(files: &Files, writer: usize, n: usize) -> Result<(), Error> {
+    let (name, whole) = (final_name(writer, n), whole(writer, n));
+    if files.read_back(&name, &whole).await? {
+        files.journal.set(&name, Fact::Removing(whole));
+        files.remove(&name).await?;
+    }
+    files.journal.set(&name, Fact::Absent);
     Ok(())
 }
