@@ -11,6 +11,7 @@ use bytes::Bytes;
 use remoor_client::{Client, Error, Observer, Options, Unstable};
 use remoor_nfs::reconnect::{Notice, RESERVED_HI};
 use remoor_nfs::v3::NfsStat;
+use remoor_rpc::auth::AuthSys;
 use remoor_rpc::net;
 use remoor_server::exports::Exports;
 use remoor_server::vfs::memory::MemoryVfs;
@@ -89,13 +90,22 @@ fn observed(host: &Host, text: &str) -> (Client, Moves) {
             told.lock().unwrap().push((*from_port, *to_port));
         }
     });
-    (Client::connect_observed(host.address, options(text), observer).unwrap(), moves)
+    (Client::connect_observed(host.address, options(text), observer).unwrap().with_identity(&root()), moves)
+}
+
+/// A client of the directory's owner: in memory that is user 0, whoever runs the tests.
+fn client_of(host: &Host, text: &str) -> Client {
+    Client::connect(host.address, options(text)).unwrap().with_identity(&root())
+}
+
+fn root() -> AuthSys {
+    AuthSys::new("test", 0, 0)
 }
 
 #[tokio::test]
 async fn files_are_made_written_read_renamed_listed_and_removed() {
     let host = Host::start("rw,insecure,no_root_squash");
-    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let client = client_of(&host, "noresvport");
     let root = client.mount("/data").await.unwrap();
     let file = client.create(&root, b"a").await.unwrap();
     let data = Bytes::from(vec![7; 3 << 20]);
@@ -114,7 +124,7 @@ async fn files_are_made_written_read_renamed_listed_and_removed() {
 #[tokio::test]
 async fn a_directory_larger_than_one_reply_is_listed_whole() {
     let host = Host::start("rw,insecure,no_root_squash");
-    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let client = client_of(&host, "noresvport");
     let root = client.mount("/data").await.unwrap();
     for n in 0..1500 {
         client.create(&root, format!("file-with-a-longer-name-{n:04}").as_bytes()).await.unwrap();
@@ -130,7 +140,7 @@ async fn unstable_data_is_written_again_when_the_server_is_another_instance() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_string_lossy().into_owned();
     let mut host = Host::serving(Export::Directory(dir), "rw,insecure,no_root_squash");
-    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let client = client_of(&host, "noresvport");
     let root = client.mount(&path).await.unwrap();
     let file = client.create(&root, b"a").await.unwrap();
     let mut unstable = Unstable::default();
@@ -176,7 +186,7 @@ async fn a_restarted_server_is_found_again_from_the_same_port() {
 #[tokio::test]
 async fn a_secure_export_refuses_an_unprivileged_port_and_the_error_names_the_remedies() {
     let host = Host::start("rw,secure,no_root_squash");
-    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let client = client_of(&host, "noresvport");
     let error = client.mount("/data").await.unwrap_err();
     assert!(matches!(error, Error::Mount { .. }));
     let text = error.to_string();
@@ -247,7 +257,7 @@ fn skip(test: &str, why: &str) {
 #[tokio::test]
 async fn many_calls_at_once_each_get_their_own_reply() {
     let host = Host::start("rw,insecure,no_root_squash");
-    let client = Client::connect(host.address, options("noresvport")).unwrap();
+    let client = client_of(&host, "noresvport");
     let root = client.mount("/data").await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..64u8 {

@@ -390,11 +390,6 @@ mod tests {
             assert!(listing.contains(&format!("  {name}")), "{name}\n{listing}");
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_reader_that_has_seen_enough_is_no_error_and_a_full_disk_is() {
