@@ -159,6 +159,15 @@ pub enum RebindSeen {
 }
 
 impl RebindSeen {
+    fn words(seen: Option<Self>) -> &'static str {
+        match seen {
+            None => "no reconnect",
+            Some(Self::Same) => "same",
+            Some(Self::Fresh) => "fresh",
+            Some(Self::Mixed) => "mixed",
+        }
+    }
+
     /// From the ports of all attempts, first connection first; `None` without a reconnect.
     pub fn of(ports: impl IntoIterator<Item = u16>) -> Option<Self> {
         let ports: Vec<u16> = ports.into_iter().collect();
@@ -272,7 +281,11 @@ impl CaseReport {
             reasons.push(format!("pinned: {}, predicted: {}", self.pinned, expected.pinned));
         }
         if self.rebind != expected.rebind {
-            reasons.push(format!("ports: {:?}, predicted: {:?}", self.rebind, expected.rebind));
+            reasons.push(format!(
+                "source ports: {}, predicted: {}",
+                RebindSeen::words(self.rebind),
+                RebindSeen::words(expected.rebind)
+            ));
         }
         if self.lost > 0 {
             reasons.push(format!("{} acknowledged changes are lost", self.lost));
@@ -406,7 +419,7 @@ pub(crate) mod tests {
             ("the gap was 3.00 s", |case| case.gap = Some(Duration::from_secs(3))),
             ("which was not predicted", |case| case.expected.gap = None),
             ("pinned: true", |case| case.pinned = true),
-            ("ports: ", |case| case.rebind = Some(RebindSeen::Same)),
+            ("ports: same, predicted: fresh", |case| case.rebind = Some(RebindSeen::Same)),
             ("2 acknowledged changes are lost", |case| case.lost = 2),
             ("calls failed", |case| case.errors.push("WRITE: NFS3ERR_STALE".into())),
         ];

@@ -224,14 +224,20 @@ fn first_moment(case: &CaseReport) -> Duration {
     attempt.into_iter().chain(case.replies.first().copied()).min().unwrap_or_default()
 }
 
-/// The gap as measured, else from the last reply while the node was broken.
+/// The gap as measured; else the longest silence until the client was back; else all after the last reply.
 fn gap(case: &CaseReport, broken: &Break) -> (Duration, Option<Duration>) {
     if let (Some(last), Some(first)) = (broken.last_reply, broken.first_reply) {
         return (last, Some(first));
     }
-    let before = broken.restored.or(broken.mended).unwrap_or(Duration::MAX);
-    let last = case.replies.iter().rfind(|reply| **reply < before);
-    (last.copied().unwrap_or(broken.at), broken.restored)
+    let Some(back) = broken.restored else {
+        let before = broken.mended.unwrap_or(Duration::MAX);
+        let last = case.replies.iter().rfind(|reply| **reply < before);
+        return (last.copied().unwrap_or(broken.at), None);
+    };
+    let silences = case.replies.windows(2).map(|pair| (pair[0], pair[1]));
+    let during = silences.filter(|(_, end)| *end > broken.at && *end <= back);
+    let longest = during.max_by_key(|(start, end)| *end - *start);
+    longest.map_or((broken.at, Some(back)), |(start, end)| (start, Some(end)))
 }
 
 fn predicted_end(case: &CaseReport, broken: &Break, start: Duration) -> Duration {

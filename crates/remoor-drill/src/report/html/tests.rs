@@ -204,6 +204,22 @@ fn the_predicted_gap_is_drawn_on_the_scale_of_the_measured_one() {
 }
 
 #[test]
+fn without_recovery_the_gap_lasts_until_the_client_is_back() {
+    let mut case = pinned();
+    case.replies = [3, 500, 1005, 1010, 7600, 7650].map(ms).to_vec();
+    let gap_of = |case: &CaseReport| {
+        let page = page(vec![case.clone()]);
+        let document = parse(&page);
+        let picture = having_class(&document, "picture").next().unwrap();
+        text_of(picture.descendants().find(|node| node.attribute("class") == Some("part gap")).unwrap())
+    };
+    assert!(gap_of(&case).starts_with("no reply from +0.010 s to "), "{}", gap_of(&case));
+    case.breaks[0].mended = Some(ms(7300));
+    case.breaks[0].restored = Some(ms(7600));
+    assert_eq!(gap_of(&case), "no reply from +0.010 s to +6.600 s");
+}
+
+#[test]
 fn each_round_has_a_picture_that_names_the_port_in_use() {
     let page = page(vec![rounds()]);
     let document = parse(&page);
