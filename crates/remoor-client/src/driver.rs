@@ -251,7 +251,7 @@ impl Driver {
         let stream = self.connections.remove(&conn).and_then(Connection::into_stream);
         let left = stream.map_or(Ok(()), |stream| self.leave(stream, how));
         if let Err(error) = left {
-            tracing::warn!(server = %self.dest, "the old connection was closed with a FIN: {error}");
+            tracing::warn!(server = %self.dest, "the old connection was not closed as the option abandon says: {error}");
         }
     }
 

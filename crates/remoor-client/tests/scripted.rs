@@ -268,3 +268,18 @@ async fn no_read_asks_for_more_than_a_record_may_hold() {
     let (data, _) = client(server.await).read(&handle(), 0, 8 << 20).await.unwrap();
     assert_eq!(data.len(), v3::MAX_IO);
 }
+
+#[tokio::test]
+async fn the_connection_ends_with_a_fin_when_the_last_clone_is_dropped() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client(listener.local_addr().unwrap());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut call = [0; 44];
+    stream.read_exact(&mut call).await.unwrap();
+    let other = client.clone();
+    drop(client);
+    let waiting = tokio::spawn(async move { other.getattr(&handle()).await });
+    tokio::task::yield_now().await;
+    waiting.abort();
+    assert_eq!(stream.read(&mut call).await.unwrap(), 0);
+}
