@@ -235,7 +235,7 @@ async fn a_server_that_never_stops_talking_does_not_hold_up_a_soft_mount() {
         stream.read_exact(&mut call).unwrap();
         let xid = u32::from_be_bytes(call[4..8].try_into().unwrap());
         stream.write_all(&encode_reply(xid, &ReplyStatus::Success, &()).segments().concat()).unwrap();
-        let stray = [&b"\x80\0\x04\0"[..], &[0; 1024]].concat().repeat(64);
+        let stray = [&b"\x80\0\0\x3c"[..], &[0; 60]].concat().repeat(1024);
         while stream.write_all(&stray).is_ok() {}
     });
     let client = Client::connect(server, "noresvport,soft,timeo=2,retrans=0".parse().unwrap()).unwrap();
