@@ -61,7 +61,7 @@ pub enum ConnectError {
     Leave(#[from] LeaveError),
 }
 
-/// Calls one server. Cloning shares the connection; when the last clone is dropped it is closed.
+/// Calls one server. Cloning shares the connection; when the last clone is dropped it is closed with a FIN.
 #[derive(Clone)]
 pub struct Client {
     requests: mpsc::Sender<Request>,
@@ -77,6 +77,9 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// Starts a client on the current tokio runtime. Returns before the connection is made.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn connect(server: SocketAddr, options: Options) -> Result<Self, ConnectError> {
         Self::connect_observed(server, options, Arc::new(|_, _| {}))
     }

@@ -28,8 +28,8 @@ pub(crate) const MAX_QUEUED_CALLS: usize = 1024;
 /// How long the driver sleeps while the machine has no timer and nothing happens.
 const NO_TIMER: Duration = Duration::from_secs(3600);
 
-/// Happenings in a row after which timers and callers have a turn, however much a server sends.
-const MAX_HAPPENINGS: u32 = 16;
+/// Reads and records in a row after which timers and callers have a turn, however much a server sends.
+const MAX_IN_A_ROW: usize = 64;
 
 /// Is told everything the machine notices, with the time.
 pub type Observer = Arc<dyn Fn(Instant, &Notice) + Send + Sync>;
@@ -51,8 +51,8 @@ pub(crate) struct Driver {
     /// `abandon=fin`: a FIN must free the port at once. Otherwise a FIN is the polite end of a connection not needed.
     forget_after_fin: bool,
     timer: Pin<Box<Sleep>>,
-    /// Happenings since timers and callers were last asked.
-    in_a_row: u32,
+    /// Reads and records since timers and callers were last asked.
+    in_a_row: usize,
     observer: Observer,
 }
 
@@ -105,9 +105,8 @@ impl Driver {
 
     /// What has arrived comes first: it may show that a silence is none before its timer says so.
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        let waits = self.in_a_row >= MAX_HAPPENINGS;
+        let waits = self.in_a_row >= MAX_IN_A_ROW;
         if !waits && let Poll::Ready(wake) = self.poll_connections(cx) {
-            self.in_a_row += 1;
             return Poll::Ready(wake);
         }
         self.in_a_row = 0;
@@ -177,6 +176,7 @@ impl Driver {
     }
 
     fn received(&mut self, conn: ConnId, records: Vec<Bytes>) {
+        self.in_a_row += 1 + records.len();
         if records.is_empty() {
             return self.event(Event::Progress { conn });
         }
@@ -251,7 +251,7 @@ impl Driver {
         let stream = self.connections.remove(&conn).and_then(Connection::into_stream);
         let left = stream.map_or(Ok(()), |stream| self.leave(stream, how));
         if let Err(error) = left {
-            tracing::warn!(server = %self.dest, "the old connection was closed with a FIN: {error}");
+            tracing::warn!(server = %self.dest, "the old connection was not closed as the option abandon says: {error}");
         }
     }
 

@@ -235,7 +235,7 @@ async fn a_server_that_never_stops_talking_does_not_hold_up_a_soft_mount() {
         stream.read_exact(&mut call).unwrap();
         let xid = u32::from_be_bytes(call[4..8].try_into().unwrap());
         stream.write_all(&encode_reply(xid, &ReplyStatus::Success, &()).segments().concat()).unwrap();
-        let stray = b"\x80\0\0\x04\0\0\0\0".repeat(8192);
+        let stray = [&b"\x80\0\0\x3c"[..], &[0; 60]].concat().repeat(1024);
         while stream.write_all(&stray).is_ok() {}
     });
     let client = Client::connect(server, "noresvport,soft,timeo=2,retrans=0".parse().unwrap()).unwrap();
@@ -267,4 +267,19 @@ async fn no_read_asks_for_more_than_a_record_may_hold() {
     });
     let (data, _) = client(server.await).read(&handle(), 0, 8 << 20).await.unwrap();
     assert_eq!(data.len(), v3::MAX_IO);
+}
+
+#[tokio::test]
+async fn the_connection_ends_with_a_fin_when_the_last_clone_is_dropped() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client(listener.local_addr().unwrap());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut call = [0; 44];
+    stream.read_exact(&mut call).await.unwrap();
+    let other = client.clone();
+    drop(client);
+    let waiting = tokio::spawn(async move { other.getattr(&handle()).await });
+    tokio::task::yield_now().await;
+    waiting.abort();
+    assert_eq!(stream.read(&mut call).await.unwrap(), 0);
 }

@@ -37,7 +37,7 @@ pub fn can_leave_silently() -> Result<(), LeaveError> {
 /// none of the data in flight, one for those that saw all of it. Without it, the ordinary one.
 ///
 /// # Errors
-/// Only if not even the ordinary reset could be arranged; the connection then closes with a FIN.
+/// The connection then closed without a packet, or with a FIN if not even SO_LINGER could be set.
 pub fn reset(socket: OwnedFd) -> io::Result<()> {
     let Ok(remains) = Remains::of(&socket) else {
         return SockRef::from(&socket).set_linger(Some(Duration::ZERO));
@@ -54,7 +54,8 @@ pub fn reset(socket: OwnedFd) -> io::Result<()> {
 /// it back behind retransmissions, and keeps the port until it gives up.
 ///
 /// # Errors
-/// [`LeaveError`] without CAP_NET_ADMIN; the connection then closes in the ordinary way.
+/// [`LeaveError`] without CAP_NET_ADMIN; the connection then closes in the ordinary way. After any later failure it
+/// closed without a packet.
 pub fn finish_and_forget(socket: OwnedFd) -> Result<(), LeaveError> {
     let remains = Remains::of(&socket)?;
     drop(socket);
@@ -80,11 +81,17 @@ struct Remains {
 }
 
 impl Remains {
-    /// Puts `socket` into repair mode; from here on closing it sends nothing.
+    /// Puts `socket` into repair mode; from here on closing it sends nothing. On an error it is as it was before.
     fn of(socket: &OwnedFd) -> io::Result<Self> {
+        sys::set_repair(socket, Repair::On)?;
+        Self::read(socket).inspect_err(|_| {
+            sys::set_repair(socket, Repair::OffNoProbe).ok();
+        })
+    }
+
+    fn read(socket: &OwnedFd) -> io::Result<Self> {
         let (local, peer) = (SockRef::from(socket).local_addr()?, SockRef::from(socket).peer_addr()?);
         let (queued, unsent) = sys::unacknowledged(socket)?;
-        sys::set_repair(socket, Repair::On)?;
         let written = sys::queue_seq(socket, Queue::Send)?;
         let receive_next = sys::queue_seq(socket, Queue::Receive)?;
         Ok(Self {
@@ -135,8 +142,13 @@ mod tests {
     use super::*;
 
     fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        pair_over("127.0.0.1", "127.0.0.1")
+    }
+
+    fn pair_over(server: &str, as_client_names_it: &str) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((server, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect((as_client_names_it, port)).unwrap();
         let server = listener.accept().unwrap().0;
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         (client, server)
@@ -151,6 +163,27 @@ mod tests {
         let error = server.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert!(super::super::socket_from(local.port(), &peer).is_ok());
+    }
+
+    #[test]
+    fn ipv6_connections_are_left_in_the_same_ways() {
+        let test = "ipv6_connections_are_left_in_the_same_ways";
+        if let Err(error) = can_leave_silently() {
+            return skip(test, &error);
+        }
+        if let Err(error) = TcpListener::bind("[::1]:0") {
+            return skip(test, &format!("IPv6 is off (net.ipv6.conf.lo.disable_ipv6): {error}"));
+        }
+        for (server, name) in [("::1", "::1"), ("127.0.0.1", "::ffff:127.0.0.1")] {
+            let (mut client, mut peer) = pair_over(server, name);
+            client.write_all(b"in flight").unwrap();
+            reset(client.into()).unwrap();
+            let error = peer.read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{name}");
+            let (client, mut peer) = pair_over(server, name);
+            finish_and_forget(client.into()).unwrap();
+            assert_eq!(peer.read(&mut [0]).unwrap(), 0, "{name}: the FIN arrived");
+        }
     }
 
     #[test]
@@ -180,7 +213,7 @@ mod tests {
 
     /// See xtask on how a test says that it was skipped.
     #[allow(clippy::print_stderr, reason = "without a log the line is shown")]
-    fn skip(test: &str, why: &LeaveError) {
+    fn skip(test: &str, why: &dyn std::fmt::Display) {
         let line = format!("{test}: because {why}");
         match std::env::var_os("REMOOR_SKIP_LOG") {
             Some(log) => {
