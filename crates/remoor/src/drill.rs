@@ -235,7 +235,11 @@ const REMOVALS: usize = 100;
 /// A drill that is interrupted leaves nothing behind, neither processes nor files.
 fn remove_on_signal(dir: PathBuf) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGQUIT, SIGTERM])?;
+    // nohup(1) ignores it so that the drill goes on without its terminal.
+    if !ignores(&fs::read_to_string("/proc/self/status")?, SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             // Ending matters more than a file that cannot be removed.
@@ -246,6 +250,13 @@ fn remove_on_signal(dir: PathBuf) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Whether a process with this /proc/PID/status ignores `signal`: bit n - 1 of SigIgn stands for signal n (proc(5)).
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Runs cases, `jobs` at a time, with a line of progress each. The first that cannot be run ends the drill.
@@ -389,6 +400,13 @@ mod tests {
         for name in names.chain(WORKLOADS.iter().map(|workload| workload.name)).chain([case::KERNEL]) {
             assert!(listing.contains(&format!("  {name}")), "{name}\n{listing}");
         }
+    }
+
+    #[test]
+    fn an_ignored_signal_is_known() {
+        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000004002\n";
+        assert!(ignores(status, 1) && ignores(status, 13));
+        assert!(!ignores(status, 2) && !ignores("", 1));
     }
 
     #[test]
