@@ -5,7 +5,7 @@ mod drill;
 mod generate;
 mod serve;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -83,7 +83,11 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
 
 fn start_log(default: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    let started = started.try_init();
     started.map_err(|error| Failure::Cannot(anyhow::anyhow!("cannot start the log: {error}")))
 }
 
