@@ -7,7 +7,7 @@ use remoor_flow::predict::{self, AnswerKind, Attempt, FAULTY, Prediction, Scenar
 use remoor_nfs::reconnect::{ConfigError, EPHEMERAL_HI, EPHEMERAL_LO, Rebind};
 
 use crate::case::Case;
-use crate::report::{AttemptReport, Break, CaseReport, Expected, RebindSeen, thinned};
+use crate::report::{AttemptReport, Break, CaseReport, Expected, NoticeReport, RebindSeen, thinned};
 use crate::topology::Node;
 
 /// Back-offs that are tried: where the balancer learns of the fault late, the next attempt after that decides the gap.
@@ -40,6 +40,7 @@ pub fn simulate(case: &Case) -> Result<CaseReport, ConfigError> {
     let mut report = CaseReport {
         simulated: true,
         breaks: vec![broken(&prediction, &scenario)],
+        notices: prediction.notices.iter().map(|(at, notice)| NoticeReport::new(*at, notice)).collect(),
         attempts: attempts(&prediction),
         replies: thinned(prediction.replies.clone()),
         rebind: expected.rebind,

@@ -20,7 +20,9 @@ use crate::expect;
 use crate::fault::{FaultError, Mended, Victim};
 use crate::journal::{Journal, Record};
 use crate::nodes::{Files, NodeError, Server};
-use crate::report::{AttemptReport, Break, CaseReport, Expected, PinnedFlow, RebindSeen, thinned};
+use crate::report::{
+    AttemptReport, Break, CaseReport, Expected, NoticeReport, PinnedFlow, RebindSeen, thinned,
+};
 use crate::session::{Session, SessionError};
 use crate::topology::{Node, SERVICE, Topology, TopologyError};
 
@@ -343,7 +345,7 @@ impl<'a> Bench<'a> {
         breaks: Vec<Break>,
         pinned_flow: Option<PinnedFlow>,
     ) -> Result<CaseReport, RunError> {
-        let errors = self.session.take().map(|session| session.stop().0).unwrap_or_default();
+        let (errors, notices) = self.session.take().map(Session::stop).unwrap_or_default();
         let recording = self.capture.take().map(Capture::finish).transpose()?;
         let origin = self.origin;
         let record = self.journal.snapshot();
@@ -357,7 +359,10 @@ impl<'a> Bench<'a> {
         }
         let attempts = attempts(&sightings, SERVICE);
         let missing_frames = recording.as_ref().map_or(0, Recording::missing_frames);
-        let seen = Seen { origin, breaks, pinned_flow, attempts, record, losses, errors, missing_frames };
+        let notices =
+            notices.into_iter().map(|(at, notice)| NoticeReport::new(origin.since(at), &notice)).collect();
+        let seen =
+            Seen { origin, breaks, pinned_flow, attempts, notices, record, losses, errors, missing_frames };
         Ok(seen.report(case, expect::expect(case)?))
     }
 }
@@ -383,6 +388,7 @@ struct Seen {
     breaks: Vec<Break>,
     pinned_flow: Option<PinnedFlow>,
     attempts: Vec<Attempt>,
+    notices: Vec<NoticeReport>,
     record: Record,
     losses: Losses,
     errors: Vec<String>,
@@ -402,6 +408,7 @@ impl Seen {
             replies: self.replies(),
             breaks: self.breaks,
             attempts,
+            notices: self.notices,
             pinned_flow: self.pinned_flow,
             files: self.record.files,
             lost: self.losses.count,

@@ -1,7 +1,11 @@
 //! `remoor drill`: shows an NFS failover end to end.
 
+mod interrupt;
+mod listing;
+mod progress;
+
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,16 +13,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use remoor_drill::case::{self, Case, Matrix};
-use remoor_drill::fault::FAULTS;
 use remoor_drill::report::{self, CaseReport, DrillReport, seconds};
-use remoor_drill::run::{self, RunError, Setup, Stage};
+use remoor_drill::run::{self, RunError, Setup};
 use remoor_drill::workload::WORKLOADS;
 use remoor_drill::{expect, namespace};
-use remoor_flow::preset;
 
-use crate::{Failure, columns};
+use self::interrupt::remove_on_signal;
+use self::listing::listing;
+use self::progress::Progress;
+use crate::Failure;
 
 /// Cases run at a time, unless told otherwise: they mostly wait.
 const DEFAULT_JOBS: usize = 3;
@@ -114,8 +118,7 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.list {
-        list();
-        return Ok(());
+        return written(io::stdout().write_all(listing().as_bytes()));
     }
     let cases = args.matrix().cases().map_err(Failure::usage)?;
     if args.pcap.is_some() && cases.len() != 1 {
@@ -229,36 +232,6 @@ fn stem(n: usize, balancer: &str, options: &str, fault: &str) -> String {
     format!("{:02}-{balancer}-{}-{fault}", n + 1, options.replace([',', '='], "-"))
 }
 
-/// Tries to remove a directory that a server may write to until it is dead: a failed one leaves less for the next.
-const REMOVALS: usize = 100;
-
-/// A drill that is interrupted leaves nothing behind, neither processes nor files.
-fn remove_on_signal(dir: PathBuf) -> io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGQUIT, SIGTERM])?;
-    // nohup(1) ignores it so that the drill goes on without its terminal.
-    if !ignores(&fs::read_to_string("/proc/self/status")?, SIGHUP) {
-        signals.add_signal(SIGHUP)?;
-    }
-    thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            // Ending matters more than a file that cannot be removed.
-            namespace::kill_processes();
-            let removed = || fs::remove_dir_all(&dir).is_ok() || !dir.exists();
-            let _ = (0..REMOVALS).any(|_| removed());
-            std::process::exit(128 + signal);
-        }
-    });
-    Ok(())
-}
-
-/// Whether a process with this /proc/PID/status ignores `signal`: bit n - 1 of SigIgn stands for signal n (proc(5)).
-fn ignores(status: &str, signal: i32) -> bool {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
 /// Runs cases, `jobs` at a time, with a line of progress each. The first that cannot be run ends the drill.
 fn run_parallel(cases: &[Case], setups: &[Setup], jobs: usize) -> Result<Vec<CaseReport>, Failure> {
     let next = AtomicUsize::new(0);
@@ -288,92 +261,6 @@ fn could_not_run(case: &Case, error: RunError) -> Failure {
     Failure::Cannot(anyhow::Error::new(error).context(named))
 }
 
-/// Progress lines on standard error: live where that is a terminal, else one per finished case.
-struct Progress {
-    bars: MultiProgress,
-    total: usize,
-}
-
-struct Line<'a> {
-    progress: &'a Progress,
-    bar: ProgressBar,
-    head: String,
-}
-
-impl Progress {
-    fn new(total: usize) -> Self {
-        Self { bars: MultiProgress::new(), total }
-    }
-
-    fn begin(&self, n: usize, case: &Case) -> Line<'_> {
-        let head = format!(
-            "[{:>2}/{}] {} · {} · {}",
-            n + 1,
-            self.total,
-            case.balancer,
-            case.options_text,
-            case.fault.name
-        );
-        let bar = self.bars.add(ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner()));
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Line { progress: self, bar, head }
-    }
-}
-
-impl Line<'_> {
-    fn stage(&self, stage: Stage) {
-        let text = match stage {
-            Stage::Building => "building hosts".to_owned(),
-            Stage::Mounting => "mounted, writing".to_owned(),
-            Stage::Broken(node) => format!("node {node} broken, watching"),
-            Stage::Mending(node) => format!("restoring node {node}"),
-            Stage::Checking => "checking files and packets".to_owned(),
-        };
-        self.bar.set_message(format!("{}: {text}", self.head));
-    }
-
-    #[allow(clippy::print_stderr, reason = "progress where there is no terminal")]
-    fn end(&self, outcome: &Result<CaseReport, RunError>) {
-        let result = match outcome {
-            Ok(CaseReport { gap: Some(gap), .. }) => format!("recovered, gap {}", seconds(*gap)),
-            Ok(CaseReport { window, .. }) => format!("not recovered in {}", seconds(*window)),
-            Err(_) => "could not be run".to_owned(),
-        };
-        self.bar.finish_and_clear();
-        let line = format!("{}: {result}", self.head);
-        if io::stderr().is_terminal() {
-            // A line that cannot be shown is no reason to end the drill.
-            let _ = self.progress.bars.println(line);
-        } else {
-            eprintln!("{line}");
-        }
-    }
-}
-
-#[allow(clippy::print_stdout, reason = "the listing")]
-fn list() {
-    print!("{}", listing());
-}
-
-fn listing() -> String {
-    const HEAD: usize = 21;
-    let row = |name: &str, about: &str| columns::row(&format!("  {name}"), HEAD, about);
-    let balancers = preset::ALL.iter().map(|preset| {
-        let variant = |v: &preset::Variant| columns::row(&format!("    +{}", v.name), HEAD, v.description);
-        row(preset.name, preset.description) + &preset.variants.iter().map(variant).collect::<String>()
-    });
-    let balancers: String = balancers.collect();
-    let kernel = row(case::KERNEL, "nftables DNAT and nf_conntrack of this kernel (needs nft)");
-    let faults: String = FAULTS.iter().map(|fault| row(fault.name, fault.about)).collect();
-    let workloads: String = WORKLOADS.iter().map(|workload| row(workload.name, workload.about)).collect();
-    let options = remoor_client::options::TABLE.iter();
-    let options: String = options.map(|o| columns::row(&format!("  {}", o.usage()), 37, o.meaning)).collect();
-    format!(
-        "Balancers (-b), each with its variants (preset+variant):\n{balancers}{kernel}\nFaults (-f):\n{faults}\n\
-         Workloads (-w):\n{workloads}\nMount options (-o), separated by commas:\n{options}"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Args as _;
@@ -390,23 +277,6 @@ mod tests {
         for default in defaults {
             assert!(named(default), "{default}\n{help:?}");
         }
-    }
-
-    #[test]
-    fn the_listing_has_every_name_and_fits() {
-        let listing = listing();
-        assert!(listing.lines().all(|line| line.chars().count() <= columns::WIDTH), "{listing}");
-        let names = preset::ALL.iter().map(|preset| preset.name).chain(FAULTS.iter().map(|fault| fault.name));
-        for name in names.chain(WORKLOADS.iter().map(|workload| workload.name)).chain([case::KERNEL]) {
-            assert!(listing.contains(&format!("  {name}")), "{name}\n{listing}");
-        }
-    }
-
-    #[test]
-    fn an_ignored_signal_is_known() {
-        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000004002\n";
-        assert!(ignores(status, 1) && ignores(status, 13));
-        assert!(!ignores(status, 2) && !ignores("", 1));
     }
 
     #[test]

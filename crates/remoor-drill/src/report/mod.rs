@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use remoor_nfs::reconnect::Notice;
 use serde::{Serialize, Serializer};
 
 use crate::case::Case;
@@ -59,6 +60,8 @@ pub struct CaseReport {
     /// When the client got replies, thinned to at most [`MAX_REPLIES`]; see [`thinned`] for what is kept.
     #[serde(rename = "replies_ms", serialize_with = "all_millis")]
     pub replies: Vec<Duration>,
+    /// What the client noticed: that its server was silent, that it moved, and why.
+    pub notices: Vec<NoticeReport>,
     /// Whether reconnects left from the first connection's port; `None` if there were none.
     pub rebind: Option<RebindSeen>,
     /// Whether a SYN went to the dead node after the balancer had marked it down.
@@ -144,6 +147,23 @@ pub struct AttemptReport {
     /// When the answer reached the client; `None`: there was none.
     #[serde(rename = "answered_ms", serialize_with = "maybe_millis")]
     pub answered: Option<Duration>,
+}
+
+/// Something the client noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NoticeReport {
+    /// When.
+    #[serde(rename = "t_ms", serialize_with = "millis")]
+    pub at: Duration,
+    /// What, as its log has it.
+    pub text: String,
+}
+
+impl NoticeReport {
+    /// A notice of the machine, at a time since the mount began.
+    pub(crate) fn new(at: Duration, notice: &Notice) -> Self {
+        Self { at, text: notice.to_string() }
+    }
 }
 
 /// Whether a reconnect left from the port of the first connection.
@@ -239,6 +259,7 @@ impl CaseReport {
             probe_delay: case.probe_delay,
             breaks: Vec::new(),
             attempts: Vec::new(),
+            notices: Vec::new(),
             replies: Vec::new(),
             rebind: None,
             pinned: false,
@@ -368,6 +389,7 @@ pub(crate) mod tests {
             }],
             attempts: vec![attempt(1, 40_001, "A"), attempt(1305, 50_123, "B")],
             replies: [3, 500, 990, 1400, 1500, 2300].map(ms).to_vec(),
+            notices: vec![NoticeReport { at: ms(1300), text: "no byte for 300ms".into() }],
             rebind: Some(RebindSeen::Fresh),
             pinned: false,
             gap: Some(ms(410)),

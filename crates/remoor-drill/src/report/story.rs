@@ -58,33 +58,38 @@ impl Story<'_> {
     }
 
     fn disrupt(&mut self, broken: &Break) {
-        let how = match self.case.fault.as_str() {
-            "kill" => "server process killed",
-            "stop" => "server process stopped, its kernel still acknowledges",
-            _ => "silenced",
+        let node = &broken.node;
+        let what = match self.case.fault.as_str() {
+            "kill" => format!("server process of node {node} killed"),
+            "stop" => format!("server process of node {node} stopped, while its kernel still acknowledges,"),
+            _ => format!("node {node} silenced"),
         };
-        let delay = broken.switched.saturating_sub(broken.at);
-        let text = format!(
-            "node {} {how} at {}; the balancer marks it down {} later",
-            broken.node,
-            clock(broken.at),
-            seconds(delay)
-        );
+        let delay = seconds(broken.switched.saturating_sub(broken.at));
+        let text = format!("{what} at {}; the balancer marks it down {delay} later", clock(broken.at));
         self.step(3, &text);
     }
 
     fn observe(&mut self, round: usize, broken: &Break) {
         let from = broken.at;
         let until = self.case.breaks.get(round + 1).map_or(Duration::MAX, |next| next.at);
+        let during = |at: Duration| at >= from && at < until;
         let attempts = &self.case.attempts;
-        let during = attempts.iter().enumerate().filter(|(_, a)| a.at >= from && a.at < until);
-        let lines: Vec<String> = during.map(|(i, a)| syn(&attempts[..i], a)).collect();
-        if lines.is_empty() {
-            return self.step(4, "no SYN: the client stayed on its connection");
-        }
-        self.step(4, "every SYN after that:");
-        for line in lines {
-            self.line(5, &line);
+        let syns = attempts.iter().enumerate().filter(|(_, a)| during(a.at));
+        let mut events: Vec<(Duration, String)> = syns.map(|(i, a)| (a.at, syn(&attempts[..i], a))).collect();
+        let none = events.is_empty();
+        let notices = self.case.notices.iter().filter(|notice| during(notice.at));
+        events.extend(notices.map(|notice| (notice.at, format!("client: {}", notice.text))));
+        events.sort_by_key(|(at, _)| *at);
+        self.step(
+            4,
+            if none {
+                "no SYN: the client stayed on its connection"
+            } else {
+                "every SYN after that, and what the client noticed:"
+            },
+        );
+        for (at, text) in events {
+            self.wrapped(&format!("{:>12}  ", clock(at)), &text);
         }
     }
 
@@ -156,11 +161,11 @@ fn syn(before: &[AttemptReport], attempt: &AttemptReport) -> String {
     };
     let again = match attempt.retransmissions {
         0 => String::new(),
+        1 => ", sent again once".to_owned(),
         n => format!(", sent again {n} times"),
     };
     format!(
-        "{:>9}  port {:>5}  seq {:>10}  {port}, {}; {to}, {answer}{again}",
-        clock(attempt.at),
+        "SYN port {} seq {}: {port}, {}; {to}, {answer}{again}",
         attempt.port,
         attempt.isn,
         kind(attempt.port)

@@ -48,7 +48,7 @@ fn row(case: &CaseReport) -> [String; 10] {
         ports(&case.attempts),
         rebind(case.rebind).to_owned(),
         if case.pinned { "yes" } else { "no" }.to_owned(),
-        case.gap.map_or_else(|| format!("> {} s", case.window.as_secs()), seconds),
+        case.gap.map_or_else(|| format!("> {} s", case.window.as_secs_f64()), seconds),
         case.lost.to_string(),
         case.false_errors.to_string(),
         verdict(case.verdict).to_owned(),
