@@ -101,9 +101,9 @@ Exit codes: 0 every case met its expectation; 1 some did not; 2 wrong usage; 3 i
 
 JSON: {cases: [{balancer, options, fault, workload, attempts: [{t_ms, port, isn, retransmissions,
 retransmitted_ms: [...], forwarded_to, answered_by, answer, answered_ms}], breaks: [{node, at_ms,
-switched_ms, last_reply_ms, first_reply_ms, mended_ms, restored_ms}], replies_ms: [...], rebind,
-pinned, gap_ms, pinned_flow, files, lost, losses, false_errors, errors, expected: {gap_ms, rebind,
-pinned, flow_frees_ms}, verdict, reasons, ...}], wall_ms}.
+switched_ms, last_reply_ms, first_reply_ms, mended_ms, restored_ms}], notices: [{t_ms, text}],
+replies_ms: [...], rebind, pinned, gap_ms, pinned_flow, files, lost, losses, false_errors, errors,
+expected: {gap_ms, rebind, pinned, flow_frees_ms}, verdict, reasons, ...}], wall_ms}.
 Times are milliseconds since the mount began; gap_ms is null if the client did not recover in the
 window; replies_ms is thinned to at most 300 times, the ends of every long silence kept.
 
