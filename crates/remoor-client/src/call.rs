@@ -13,6 +13,7 @@ use remoor_rpc::xdr::{self, Xdr};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::{Driver, MAX_QUEUED_CALLS, Observer, Request};
+use crate::file::IoSizes;
 use crate::options::Options;
 
 /// A call without a usable result.
@@ -67,6 +68,7 @@ pub struct Client {
     requests: mpsc::Sender<Request>,
     given_up: mpsc::Sender<()>,
     credential: OpaqueAuth,
+    pub(crate) sizes: Arc<IoSizes>,
 }
 
 impl std::fmt::Debug for Client {
@@ -99,7 +101,8 @@ impl Client {
         let (given_up, given_up_queue) = mpsc::channel(1);
         let driver = Driver::new(machine, server, queue, given_up_queue, forget_after_fin, observer);
         tokio::spawn(driver.run());
-        Ok(Self { requests, given_up, credential: OpaqueAuth::sys(&identity()) })
+        let credential = OpaqueAuth::sys(&identity());
+        Ok(Self { requests, given_up, credential, sizes: Arc::default() })
     }
 
     /// The same connection on behalf of somebody else.

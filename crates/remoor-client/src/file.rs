@@ -1,5 +1,8 @@
 //! Mounting, names, and data that survives a server's restart.
 
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
 use bytes::Bytes;
 use remoor_nfs::mnt::{self, MountStat};
 use remoor_nfs::v3::{
@@ -136,6 +139,34 @@ impl Kept {
     }
 }
 
+/// Most bytes of one READ and one WRITE: ours, and from the mount on the server's too (RFC 1813 section 3.3.19).
+#[derive(Debug)]
+pub(crate) struct IoSizes {
+    read: AtomicU32,
+    write: AtomicU32,
+}
+
+impl Default for IoSizes {
+    fn default() -> Self {
+        let most = || AtomicU32::new(v3::MAX_IO as u32);
+        Self { read: most(), write: most() }
+    }
+}
+
+impl IoSizes {
+    fn learn(&self, info: &v3::FsinfoOk) -> Result<()> {
+        if info.rtmax == 0 || info.wtmax == 0 {
+            return Err(Error::Server {
+                procedure: "FSINFO",
+                what: "no byte may be read or written at a time",
+            });
+        }
+        self.read.fetch_min(info.rtmax, Relaxed);
+        self.write.fetch_min(info.wtmax, Relaxed);
+        Ok(())
+    }
+}
+
 fn check<T, F>(procedure: &'static str, res: v3::Res<T, F>) -> Result<T> {
     res.into_result().map_err(|status| Error::Nfs { procedure, status })
 }
@@ -145,10 +176,15 @@ fn place(dir: &FileHandle, name: &[u8]) -> DirOp {
 }
 
 impl Client {
-    /// Mounts `path` through the MOUNT program on the same port, and returns the handle of its root.
+    /// Mounts `path` through the MOUNT program on the same port, and returns the handle of its root. What the server
+    /// then says in FSINFO bounds every READ and WRITE of this client and its clones.
     pub async fn mount(&self, path: &str) -> Result<FileHandle> {
         let res = self.call::<mnt::Mnt>(path.into()).await?;
-        res.0.map(|ok| ok.handle).map_err(|status| Error::Mount { path: path.to_owned(), status })
+        let mounted = res.0.map_err(|status| Error::Mount { path: path.to_owned(), status });
+        let root = mounted?.handle;
+        let info = check("FSINFO", self.call::<v3::Fsinfo>(v3::OnFile { file: root.clone() }).await?)?;
+        self.sizes.learn(&info)?;
+        Ok(root)
     }
 
     /// Attributes of an object.
@@ -187,10 +223,10 @@ impl Client {
         }
     }
 
-    /// Reads at most `count` bytes, and never more than [`v3::MAX_IO`], from `offset`; also tells whether the end was
+    /// Reads at most `count` bytes, and never more than the server's `rtmax`, from `offset`; also tells whether the end was
     /// reached.
     pub async fn read(&self, file: &FileHandle, offset: u64, count: u32) -> Result<(Bytes, bool)> {
-        let count = count.min(v3::MAX_IO as u32);
+        let count = count.min(self.sizes.read.load(Relaxed));
         let args = v3::ReadArgs { file: file.clone(), offset, count };
         let ok = check("READ", self.call::<v3::Read>(args).await?)?;
         if ok.data.0.len() > count as usize {
@@ -224,7 +260,8 @@ impl Client {
         unstable: &mut Unstable,
     ) -> Result<()> {
         while !data.is_empty() {
-            let part = data.slice(..data.len().min(v3::MAX_IO));
+            let most = self.sizes.write.load(Relaxed) as usize;
+            let part = data.slice(..data.len().min(most));
             let ok = self.write_once(file, offset, part, stable).await?;
             let done = data.split_to(ok.count as usize);
             if ok.committed < stable {

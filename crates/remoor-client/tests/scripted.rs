@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use remoor_client::{Client, Unstable};
+use remoor_nfs::mnt;
 use remoor_nfs::v3::{self, FileHandle, NfsStat, Res, StableHow};
 use remoor_rpc::call_table::MAX_OUTSTANDING;
 use remoor_rpc::message::{Call, Message, ReplyStatus, encode_reply};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::{Record, RecordReader};
-use remoor_rpc::xdr::{List, from_bytes};
+use remoor_rpc::xdr::{Array, List, from_bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -282,4 +283,66 @@ async fn the_connection_ends_with_a_fin_when_the_last_clone_is_dropped() {
     tokio::task::yield_now().await;
     waiting.abort();
     assert_eq!(stream.read(&mut call).await.unwrap(), 0);
+}
+
+/// A server that grants any mount and says in FSINFO what one READ and one WRITE may have.
+async fn small_server(rtmax: u32, wtmax: u32) -> (Client, Arc<Mutex<Vec<usize>>>) {
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sizes);
+    let answer = move |call: &Call| match (call.header.program, call.header.procedure) {
+        (mnt::Mnt::PROGRAM, _) => {
+            let ok = mnt::MountOk { handle: handle(), flavors: Array(vec![1]) };
+            reply::<mnt::Mnt>(call, &mnt::MountRes(Ok(ok)))
+        }
+        (_, v3::Fsinfo::NUMBER) => reply::<v3::Fsinfo>(call, &Res::Ok(fsinfo(rtmax, wtmax))),
+        (_, v3::Read::NUMBER) => {
+            let count = args::<v3::Read>(call).count;
+            seen.lock().unwrap().push(count as usize);
+            let data = Bytes::from(vec![0; count as usize]).into();
+            reply::<v3::Read>(call, &Res::Ok(v3::ReadOk { attr: None, count, eof: false, data }))
+        }
+        _ => {
+            let data = args::<v3::Write>(call).data.0;
+            seen.lock().unwrap().push(data.len());
+            let (count, committed) = (data.len() as u32, StableHow::FileSync);
+            reply::<v3::Write>(
+                call,
+                &Res::Ok(v3::WriteOk { wcc: Default::default(), count, committed, verf: [0; 8] }),
+            )
+        }
+    };
+    (client(serve(answer).await), sizes)
+}
+
+fn fsinfo(rtmax: u32, wtmax: u32) -> v3::FsinfoOk {
+    v3::FsinfoOk {
+        attr: None,
+        rtmax,
+        rtpref: rtmax,
+        rtmult: 1,
+        wtmax,
+        wtpref: wtmax,
+        wtmult: 1,
+        dtpref: 4096,
+        maxfilesize: u64::MAX,
+        time_delta: v3::Time { seconds: 0, nanos: 1 },
+        properties: 0,
+    }
+}
+
+#[tokio::test]
+async fn no_read_or_write_is_larger_than_the_server_takes() {
+    let (client, sizes) = small_server(500, 1000).await;
+    let root = client.mount("/x").await.unwrap();
+    client.write(&root, 0, Bytes::from(vec![1; 2500])).await.unwrap();
+    let (data, _) = client.read(&root, 0, 2500).await.unwrap();
+    assert_eq!(data.len(), 500);
+    assert_eq!(*sizes.lock().unwrap(), [1000, 1000, 500, 500]);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_byte_at_all_is_refused() {
+    let (client, _) = small_server(0, 1000).await;
+    let error = client.mount("/x").await.unwrap_err().to_string();
+    assert!(error.contains("FSINFO"), "{error}");
 }
