@@ -96,7 +96,7 @@ impl Client {
             net::can_leave_silently()?;
         }
         let forget_after_fin = options.abandon == Abandon::Fin;
-        let machine = Machine::new(options.config_here()?, seed(), &net::excluded_reserved_ports())?;
+        let machine = Machine::new(options.config_here()?, seed(), &net::excluded_ports())?;
         let (requests, queue) = mpsc::channel(MAX_QUEUED_CALLS);
         let (given_up, given_up_queue) = mpsc::channel(1);
         let driver = Driver::new(machine, server, queue, given_up_queue, forget_after_fin, observer);

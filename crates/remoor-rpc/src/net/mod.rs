@@ -7,6 +7,6 @@ mod source;
 mod sys;
 
 pub use leave::{LeaveError, can_leave_silently, drop_silently, finish_and_forget, reset};
-pub use ports::{excluded_reserved_ports, local_port_range, unprivileged_port_start};
+pub use ports::{excluded_ports, local_port_range, unprivileged_port_start};
 pub use source::{SourceError, socket_from};
 pub use sys::{Acknowledgement, acknowledgement};

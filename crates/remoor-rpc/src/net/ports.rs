@@ -9,13 +9,25 @@ const RESERVED: RangeInclusive<u16> = 665..=1023;
 /// Default of net.ipv4.ip_local_port_range, ip(7).
 const EPHEMERAL: (u16, u16) = (32768, 60999);
 
-/// Reserved ports that belong to a service: /etc/services and /etc/bindresvport.blacklist, as bindresvport(3)
-/// skips them. A file that is not there excludes nothing.
-pub fn excluded_reserved_ports() -> Vec<u16> {
-    let services = fs::read_to_string("/etc/services").unwrap_or_default();
-    let blacklist = fs::read_to_string("/etc/bindresvport.blacklist").unwrap_or_default();
-    let ports: BTreeSet<u16> = services_ports(&services).chain(listed_ports(&blacklist)).collect();
-    ports.into_iter().collect()
+/// Ports a client must not leave from: reserved ports of a service (/etc/services and /etc/bindresvport.blacklist, as
+/// bindresvport(3) skips them) and what net.ipv4.ip_local_reserved_ports keeps for others. A file that is not there
+/// excludes nothing.
+pub fn excluded_ports() -> Vec<u16> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let services = read("/etc/services");
+    let blacklist = read("/etc/bindresvport.blacklist");
+    let kept = read("/proc/sys/net/ipv4/ip_local_reserved_ports");
+    let ports = services_ports(&services).chain(listed_ports(&blacklist)).chain(port_ranges(&kept));
+    ports.collect::<BTreeSet<u16>>().into_iter().collect()
+}
+
+/// `8080,9148-9150`, as Documentation/networking/ip-sysctl has it.
+fn port_ranges(text: &str) -> impl Iterator<Item = u16> {
+    let range = |part: &str| {
+        let (lo, hi) = part.split_once('-').unwrap_or((part, part));
+        Some(lo.trim().parse::<u16>().ok()?..=hi.trim().parse::<u16>().ok()?)
+    };
+    text.trim().split(',').filter_map(range).flatten()
 }
 
 fn services_ports(text: &str) -> impl Iterator<Item = u16> {
@@ -61,6 +73,12 @@ mod tests {
         let services = "# ports\nimaps  993/tcp  # secure imap\nimaps 993/udp\nhttp 80/tcp\nbad\n";
         assert_eq!(services_ports(services).collect::<Vec<_>>(), [993, 993]);
         assert_eq!(listed_ports("# none\n 873 # rsync\n70000\n22\n").collect::<Vec<_>>(), [873]);
+    }
+
+    #[test]
+    fn ports_kept_for_others_are_read_with_their_ranges() {
+        assert_eq!(port_ranges("8080,9148-9150\n").collect::<Vec<_>>(), [8080, 9148, 9149, 9150]);
+        assert_eq!(port_ranges("\n").count() + port_ranges("x,9-3,70000").count(), 0);
     }
 
     #[test]
