@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -17,7 +18,9 @@ use remoor_rpc::message::{Message, encode_call};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::RecordReader;
 use remoor_rpc::xdr::Xdr;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::{kill_process, pidfd_open, pidfd_send_signal, waitpid};
 use socket2::Socket;
 use tempfile::TempDir;
 
@@ -237,6 +240,42 @@ fn of_the_calls_at_work_when_a_server_is_stopped_only_those_that_had_begun_are_e
     await_line(&server.log, "stopped; every call");
     let after = names(&server.export()).len();
     assert!(after <= before + RUNNING, "{before} files were made before the stop and {after} after it");
+}
+
+/// A server that a shell started with PR_SET_PDEATHSIG, and that must not outlive the test either.
+struct Orphan(OwnedFd);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+    }
+}
+
+/// As the drill starts its servers, and service managers may.
+#[test]
+fn a_server_that_is_to_end_with_its_parent_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let [export, state] = ["export", "state"].map(|name| dir.path().join(name));
+    fs::create_dir(&export).unwrap();
+    let script = r#"setpriv --pdeathsig KILL "$@" >&2 & echo $! && wait"#;
+    let mut parent = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_remoor"), "serve", "--listen", "127.0.0.1:0"])
+        .args(["--export".as_ref(), export.as_os_str(), "--state".as_ref(), state.as_os_str()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pid = String::new();
+    BufReader::new(parent.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let server = Orphan(pidfd_open(pid, PidfdFlags::empty()).unwrap());
+    let log = lines(parent.stderr.take().unwrap());
+    await_line(&log, "listening on ");
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    let mut ended = [PollFd::new(&server.0, PollFlags::IN)];
+    assert_eq!(poll(&mut ended, Some(&PATIENCE.try_into().unwrap())), Ok(1), "it outlives its parent");
 }
 
 fn failed(args: &[&str]) -> (i32, String) {
