@@ -26,14 +26,19 @@
 //!
 //! # A server that was stopped and goes on
 //!
-//! Calls that waited when the process was stopped (SIGSTOP, a frozen container, a starved host) are not executed if
-//! their connection was reset meanwhile: the client has sent them again elsewhere. What may still be executed late:
+//! Calls that waited while the process was stopped (SIGSTOP, a frozen container, a suspended host) are not executed: the
+//! client may have sent them again elsewhere. A call of a connection that was reset meanwhile is dropped however short
+//! the stop. After a stop of more than half a second, which CLOCK_BOOTTIME shows, every connection that was open or
+//! waited to be accepted is reset, because the client's own reset may never have come here: a balancer may have answered
+//! in this server's stead. Calls and replies that waited are dropped with them; new connections are served at once. A
+//! machine so busy that a thread has no turn for half a second looks the same, and costs clients a reconnect.
 //!
-//! - a call that a worker had begun at the moment of the stop;
-//! - calls of a connection whose reset never reached this host, as when a balancer answered the client in its stead:
-//!   nothing tells this server that they are old;
-//! - the first calls of a connection that the client ended with a FIN, until its host answers a reply with a reset:
-//!   a client may end its side and still want its replies.
+//! What may still be executed late:
+//!
+//! - a call that a worker had begun at the moment of the stop; it is not answered;
+//! - after a stop of less than half a second, calls of a connection that was not reset, as far as this host knows;
+//! - all that waited in a virtual machine whose clock was stopped with it, as some hypervisors do when they pause or
+//!   move one: nothing inside tells the time that has passed.
 
 pub mod errno;
 pub mod exports;

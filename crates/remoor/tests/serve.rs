@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where what it needs is missing")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -17,12 +18,18 @@ use remoor_rpc::message::{Message, encode_call};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::RecordReader;
 use remoor_rpc::xdr::Xdr;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::{kill_process, pidfd_open, pidfd_send_signal, waitpid};
+use rustix::time::{ClockId, clock_gettime};
 use socket2::Socket;
 use tempfile::TempDir;
 
 /// No test waits longer than this; it is far above what any needs.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Far more than a server may miss to be seen as running all the time.
+const LONG: Duration = Duration::from_millis(1100);
 
 /// A command line after `remoor serve`, with the limit of open files that many systems start programs with, or less.
 fn serve(args: &[&str]) -> Command {
@@ -110,6 +117,18 @@ fn await_line(log: &Receiver<String>, text: &str) -> String {
 /// Returns when the log says that the connection of `client` is gone, for whatever reason.
 fn await_end(log: &Receiver<String>, client: SocketAddr) {
     while !await_line(log, &format!("client={client}")).contains("connection ") {}
+}
+
+/// Time since the host's boot, as the server counts it.
+fn boottime() -> Duration {
+    clock_gettime(ClockId::Boottime).try_into().unwrap()
+}
+
+/// Returns at this time: what is tested is what the server makes of it.
+fn await_boottime(until: Duration) {
+    while let Some(left) = until.checked_sub(boottime()).filter(|left| !left.is_zero()) {
+        std::thread::sleep(left);
+    }
 }
 
 /// Bytes in the receive queue of the socket between these ports of loopback (proc_net_tcp(5)).
@@ -214,9 +233,95 @@ fn a_server_that_was_stopped_executes_no_call_of_a_connection_that_was_reset() {
     assert_eq!(names(&server.export()).len(), kept.len() + 1);
 }
 
-/// As above, but calls execute and wait at the moment of the stop: only those that execute may end.
+/// What the client does to its connection while the server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    /// Nothing that reaches the server: a balancer may have taken the client elsewhere.
+    Silent,
+    /// It ends its side.
+    Ends,
+    /// It has just made the connection, which nobody has accepted yet.
+    Connects,
+}
+
+/// Stopped for so long that another node may have taken over, and none of it shows on the connection.
+fn is_reset_unexecuted_after_a_long_stop(meanwhile: Meanwhile) {
+    let server = Server::start();
+    let kept: Vec<String> = (0..60).map(|n| format!("keep-{n:02}")).collect();
+    kept.iter().for_each(|name| fs::write(Path::new(&server.export()).join(name), "kept").unwrap());
+    let mut client = Client::connect(&server);
+    let root = client.mount(&server.export());
+    server.stop();
+    let stopped = boottime();
+    if meanwhile == Meanwhile::Connects {
+        client = Client::connect(&server);
+    }
+    let mut calls = Vec::new();
+    for name in &kept {
+        calls.extend(client.encode::<v3::Remove>(&place(&root, name)));
+        calls.extend(client.encode::<v3::Create>(&create(&root, &name.replace("keep", "new"))));
+    }
+    client.stream.write_all(&calls).unwrap();
+    let address = client.stream.local_addr().unwrap();
+    server.await_queued(address, calls.len());
+    if meanwhile == Meanwhile::Ends {
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        // The end counts as a byte (`tcp4_seq_show`: rcv_nxt - copied_seq).
+        server.await_queued(address, calls.len() + 1);
+    }
+    await_boottime(stopped + LONG);
+    server.signal(Signal::CONT);
+    let read = client.stream.read(&mut [0]);
+    assert_eq!(read.map_err(|e| e.kind()), Err(ErrorKind::ConnectionReset), "{meanwhile:?}");
+    // At once, and a worker that still did something would show by what it did.
+    let mut client = Client::connect(&server);
+    let root = client.mount(&server.export());
+    assert_eq!(names(&server.export()), kept, "{meanwhile:?}");
+    assert!(client.call::<v3::Create>(&create(&root, "zz")).into_result().is_ok());
+    server.signal(Signal::TERM);
+    let told =
+        await_line(&server.log, " s: connections are reset so that calls queued meanwhile are not executed");
+    assert!(told.contains("WARN"), "{told}");
+    let rest: Vec<String> = server.log.iter().collect();
+    assert!(rest.iter().any(|line| line.contains("stopped; every call")), "{rest:?}");
+    assert!(!rest.iter().any(|line| line.contains("the server was not running for")), "told twice: {rest:?}");
+    assert_eq!(names(&server.export()).len(), kept.len() + 1, "{meanwhile:?}");
+}
+
+#[test]
+fn after_a_long_stop_no_call_of_a_connection_that_looks_well_is_executed() {
+    is_reset_unexecuted_after_a_long_stop(Meanwhile::Silent);
+}
+
+#[test]
+fn after_a_long_stop_no_call_of_a_connection_that_has_ended_is_executed() {
+    is_reset_unexecuted_after_a_long_stop(Meanwhile::Ends);
+}
+
+#[test]
+fn after_a_long_stop_no_call_of_a_connection_that_waited_to_be_accepted_is_executed() {
+    is_reset_unexecuted_after_a_long_stop(Meanwhile::Connects);
+}
+
 #[test]
 fn of_the_calls_at_work_when_a_server_is_stopped_only_those_that_had_begun_are_executed() {
+    only_what_had_begun_is_executed(|client| {
+        client.reset();
+        None
+    });
+}
+
+#[test]
+fn of_the_calls_at_work_at_a_long_stop_only_those_that_had_begun_are_executed() {
+    only_what_had_begun_is_executed(|client| {
+        await_boottime(boottime() + LONG);
+        // Still open: nothing but the server's clock tells it.
+        Some(client)
+    });
+}
+
+/// Calls execute and wait at the moment of the stop: only those that execute may end.
+fn only_what_had_begun_is_executed(meanwhile: fn(Client) -> Option<Client>) {
     /// `Limits::running_per_connection`.
     const RUNNING: usize = 8;
     let server = Server::start();
@@ -229,7 +334,7 @@ fn of_the_calls_at_work_when_a_server_is_stopped_only_those_that_had_begun_are_e
     client.stream.read_exact(&mut [0]).unwrap();
     server.stop();
     let before = names(&server.export()).len();
-    client.reset();
+    let _open = meanwhile(client);
     server.signal(Signal::CONT);
     await_end(&server.log, address);
     // Its workers end what they had begun before they are gone.
@@ -237,6 +342,42 @@ fn of_the_calls_at_work_when_a_server_is_stopped_only_those_that_had_begun_are_e
     await_line(&server.log, "stopped; every call");
     let after = names(&server.export()).len();
     assert!(after <= before + RUNNING, "{before} files were made before the stop and {after} after it");
+}
+
+/// A server that a shell started with PR_SET_PDEATHSIG, and that must not outlive the test either.
+struct Orphan(OwnedFd);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+    }
+}
+
+/// As the drill starts its servers, and service managers may.
+#[test]
+fn a_server_that_is_to_end_with_its_parent_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let [export, state] = ["export", "state"].map(|name| dir.path().join(name));
+    fs::create_dir(&export).unwrap();
+    let script = r#"setpriv --pdeathsig KILL "$@" >&2 & echo $! && wait"#;
+    let mut parent = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_remoor"), "serve", "--listen", "127.0.0.1:0"])
+        .args(["--export".as_ref(), export.as_os_str(), "--state".as_ref(), state.as_os_str()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pid = String::new();
+    BufReader::new(parent.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let server = Orphan(pidfd_open(pid, PidfdFlags::empty()).unwrap());
+    let log = lines(parent.stderr.take().unwrap());
+    await_line(&log, "listening on ");
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    let mut ended = [PollFd::new(&server.0, PollFlags::IN)];
+    assert_eq!(poll(&mut ended, Some(&PATIENCE.try_into().unwrap())), Ok(1), "it outlives its parent");
 }
 
 fn failed(args: &[&str]) -> (i32, String) {

@@ -9,15 +9,17 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use remoor_rpc::record::{self, Record, RecordReader};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, connect_unspec};
 use socket2::Socket;
 
+use super::lapse::Epoch;
 use super::limits::{Limits, MAX_SEGMENTS, MIN_READ_BYTES, READ_BYTES};
 use super::schedule::ConnectionId;
 use super::{locked, sys};
@@ -25,6 +27,8 @@ use super::{locked, sys};
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
     pub(super) peer: SocketAddr,
+    /// In which it was accepted.
+    pub(super) epoch: Epoch,
     socket: Socket,
     reader: Mutex<RecordReader>,
     writer: Mutex<Outgoing>,
@@ -79,10 +83,17 @@ pub(super) enum Error {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnectionId, socket: Socket, peer: SocketAddr, limits: &Limits) -> Self {
+    pub(super) fn new(
+        id: ConnectionId,
+        socket: Socket,
+        peer: SocketAddr,
+        epoch: Epoch,
+        limits: &Limits,
+    ) -> Self {
         Self {
             id,
             peer,
+            epoch,
             socket,
             reader: Mutex::new(RecordReader::new(limits.record_bytes)),
             writer: Mutex::default(),
@@ -211,7 +222,8 @@ impl Connection {
         sent.map(|()| unsent < before)
     }
 
-    /// Marks the connection closed; true for the one caller that is to [`Connection::shut_down`] it.
+    /// Marks the connection closed; true for the one caller that is to [`Connection::shut_down`] or
+    /// [`Connection::reset`] it.
     pub(super) fn close(&self) -> bool {
         let _interest = locked(&self.interest);
         !self.closed.swap(true, Relaxed)
@@ -221,6 +233,14 @@ impl Connection {
     pub(super) fn shut_down(&self, epoll: impl AsFd) {
         let _ = epoll::delete(epoll, &self.socket);
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Tells the client with a RST, and drops what either side has sent and the other has not taken (`tcp_disconnect`). This
+    /// does not wait for workers that hold the descriptor; should it fail, the last of them to close it resets.
+    pub(super) fn reset(&self, epoll: impl AsFd) {
+        let _ = epoll::delete(epoll, &self.socket);
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+        let _ = connect_unspec(&self.socket);
     }
 }
 

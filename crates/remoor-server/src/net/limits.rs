@@ -58,5 +58,10 @@ pub(super) const MAX_SEGMENTS: usize = 64;
 pub(super) const LISTEN_BACKLOG: i32 = 1024;
 /// How often connections are looked through for idle and stalled ones.
 pub(super) const SWEEP: Duration = Duration::from_secs(1);
+/// How often the server notes that it runs: twenty times a second is next to nothing for a processor.
+pub(super) const LAPSE_TICK: Duration = Duration::from_millis(50);
+/// A server that has noted nothing for longer was not running. Several ticks, because a busy machine is late with
+/// some, and a false alarm costs every client a reconnect.
+pub(super) const LAPSE_AFTER: Duration = Duration::from_millis(500);
 /// Pause after `accept` failed for want of descriptors or memory.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);

@@ -3,16 +3,22 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::lapse::Epoch;
 use super::limits::LISTEN_BACKLOG;
+use super::locked;
 
 pub(super) struct Listener {
     /// The address bound, with the port the kernel chose if 0 was asked.
     pub(super) address: SocketAddr,
     socket: Socket,
+    /// The epoch at whose begin the connections that waited were reset.
+    cleared: Mutex<Epoch>,
 }
 
 impl Listener {
@@ -21,7 +27,7 @@ impl Listener {
             io::Error::new(e.kind(), format!("cannot listen on {address}: {e}{}", remedy(&e)))
         })?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self { address: bound, socket })
+        Ok(Self { address: bound, socket, cleared: Mutex::default() })
     }
 
     /// An IPv6 socket takes IPv6 only, so that `0.0.0.0` and `[::]` can both be listed.
@@ -47,8 +53,30 @@ impl Listener {
         Ok(epoll::modify(epoll, &self.socket, EventData::new_u64(data), flags)?)
     }
 
-    /// A connection that is ready for use, or `WouldBlock`.
-    pub(super) fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+    /// Resets the connections that waited when `epoch` began: the kernel has taken calls for them meanwhile.
+    pub(super) fn clear(&self, epoch: Epoch) -> io::Result<()> {
+        let mut cleared = locked(&self.cleared);
+        if *cleared == epoch {
+            return Ok(());
+        }
+        // The kernel keeps one more than asked (`sk_acceptq_is_full`); all after that came later.
+        for _ in 0..=LISTEN_BACKLOG {
+            match self.socket.accept() {
+                // Closing it then resets it (`__tcp_close`).
+                Ok((socket, _)) => _ = socket.set_linger(Some(Duration::ZERO)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        *cleared = epoch;
+        Ok(())
+    }
+
+    /// A connection of `epoch` that is ready for use, or `WouldBlock`.
+    pub(super) fn accept(&self, epoch: Epoch) -> io::Result<(Socket, SocketAddr)> {
+        self.clear(epoch)?;
         let (socket, peer) = self.socket.accept()?;
         socket.set_nonblocking(true)?;
         // Fails if the client is gone already, which the first read tells.

@@ -5,6 +5,7 @@
 //! call changes threads between socket and file system.
 
 mod connection;
+mod lapse;
 mod limits;
 mod listener;
 mod schedule;
@@ -26,6 +27,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
 use connection::Connection;
+use lapse::{Heartbeat, boottime_millis};
 pub use limits::{DEFAULT_WORKERS, Limits, MIN_WORKERS};
 use listener::Listener;
 use schedule::{ConnectionId, Schedule};
@@ -62,6 +64,7 @@ struct Net<S> {
     /// Workers that handle an event, and so may have read a call that the schedule does not know yet.
     attending: AtomicUsize,
     stopping: AtomicBool,
+    heartbeat: Heartbeat,
     next_id: AtomicU64,
     started: Instant,
     swept_millis: AtomicU64,
@@ -86,6 +89,7 @@ struct ConnectionCounts {
 pub(crate) struct Handle<S: Service> {
     net: Arc<Net<S>>,
     workers: Vec<JoinHandle<()>>,
+    ticker: Option<JoinHandle<()>>,
 }
 
 /// How many connections there are and were.
@@ -110,12 +114,15 @@ pub(crate) fn start<S: Service>(
 ) -> io::Result<Handle<S>> {
     let workers = workers.max(MIN_WORKERS);
     let net = Arc::new(Net::new(service, addresses, workers, limits)?);
-    let workers = (0..workers).map(|n| spawn(n, net.clone())).collect::<io::Result<_>>()?;
-    Ok(Handle { net, workers })
+    let ticker = Some(spawn("nfs-tick".to_owned(), &net, Net::tick)?);
+    let workers =
+        (0..workers).map(|n| spawn(format!("nfs-{n}"), &net, Net::work)).collect::<io::Result<_>>()?;
+    Ok(Handle { net, workers, ticker })
 }
 
-fn spawn<S: Service>(n: usize, net: Arc<Net<S>>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("nfs-{n}")).spawn(move || net.work())
+fn spawn<S: Service>(name: String, net: &Arc<Net<S>>, run: fn(&Net<S>)) -> io::Result<JoinHandle<()>> {
+    let net = net.clone();
+    thread::Builder::new().name(name).spawn(move || run(&net))
 }
 
 impl<S: Service> Net<S> {
@@ -139,6 +146,7 @@ impl<S: Service> Net<S> {
             draining: AtomicBool::new(false),
             attending: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            heartbeat: Heartbeat::new(boottime_millis()),
             next_id: AtomicU64::new(FIRST_CONNECTION),
             started: Instant::now(),
             swept_millis: AtomicU64::new(0),
@@ -188,6 +196,10 @@ impl<S: Service> Handle<S> {
         self.net.snapshot().iter().for_each(|c| {
             self.net.close(c);
         });
+        if let Some(ticker) = self.ticker.take() {
+            ticker.thread().unpark();
+            let _ = ticker.join();
+        }
         for worker in self.workers.drain(..).filter(|_| drained) {
             let _ = worker.join();
         }

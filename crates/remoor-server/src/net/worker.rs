@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use remoor_rpc::record::Record;
@@ -13,7 +14,8 @@ use rustix::io::retry_on_intr;
 use socket2::Socket;
 
 use super::connection::{Connection, Error, Taken};
-use super::limits::{ACCEPT_PAUSE, SWEEP};
+use super::lapse::{Epoch, Seen, boottime_millis};
+use super::limits::{ACCEPT_PAUSE, LAPSE_TICK, SWEEP};
 use super::schedule::Schedule;
 use super::{FIRST_CONNECTION, FIRST_LISTENER, Malformed, Net, STOP, Service, Task, locked};
 
@@ -36,6 +38,48 @@ impl<S: Service> Net<S> {
         }
     }
 
+    /// Notes that the server runs, until it stops.
+    pub(super) fn tick(&self) {
+        while !self.stopping.load(Relaxed) {
+            self.noted(self.heartbeat.beat(boottime_millis));
+            std::thread::park_timeout(LAPSE_TICK);
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.noted(self.heartbeat.look(boottime_millis))
+    }
+
+    fn noted(&self, seen: Seen) -> Epoch {
+        if let Some(lapse) = seen.lapse {
+            self.lapsed(seen.epoch, lapse);
+        }
+        seen.epoch
+    }
+
+    /// Ends what was accepted before `epoch`. First those that wait to be accepted, so that a client that sees its
+    /// connection reset can make a new one at once.
+    fn lapsed(&self, epoch: Epoch, lapse: Duration) {
+        for listener in &self.listeners {
+            // Else the next to accept clears it, and tells why it can't.
+            let _ = listener.clear(epoch);
+        }
+        self.snapshot().iter().filter(|c| c.epoch != epoch).for_each(|c| self.reset(c));
+        tracing::warn!(
+            "the server was not running for {:.1} s: connections are reset so that calls queued meanwhile are not executed",
+            lapse.as_secs_f64()
+        );
+    }
+
+    /// Whether the server has lapsed since the connection was accepted, which is then reset.
+    fn is_outlived(&self, connection: &Arc<Connection>) -> bool {
+        let outlived = connection.epoch != self.epoch();
+        if outlived {
+            self.reset(connection);
+        }
+        outlived
+    }
+
     fn handle(&self, event: Event) {
         match event.data.u64() {
             STOP => {}
@@ -54,8 +98,10 @@ impl<S: Service> Net<S> {
     fn accept(&self, n: u64) {
         let listener = &self.listeners[(n - FIRST_LISTENER) as usize];
         loop {
-            match listener.accept() {
-                Ok((socket, peer)) => self.admit(socket, peer),
+            // Before it is accepted, so that it counts as waiting if the server is stopped in between.
+            let epoch = self.epoch();
+            match listener.accept(epoch) {
+                Ok((socket, peer)) => self.admit(socket, peer, epoch),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 // The client gave up while it waited to be accepted, or a signal came.
                 Err(e)
@@ -76,7 +122,7 @@ impl<S: Service> Net<S> {
         }
     }
 
-    fn admit(&self, socket: Socket, peer: SocketAddr) {
+    fn admit(&self, socket: Socket, peer: SocketAddr, epoch: Epoch) {
         if self.connection_count() >= self.limits.connections {
             if self.counts.refused.fetch_add(1, Relaxed) == 0 {
                 tracing::warn!(client = %peer, limit = self.limits.connections, "too many connections, refused");
@@ -85,7 +131,7 @@ impl<S: Service> Net<S> {
         }
         self.counts.accepted.fetch_add(1, Relaxed);
         let id = self.next_id.fetch_add(1, Relaxed);
-        let connection = Arc::new(Connection::new(id, socket, peer, &self.limits));
+        let connection = Arc::new(Connection::new(id, socket, peer, epoch, &self.limits));
         self.moved(&connection);
         let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
         connections.insert(id, connection.clone());
@@ -98,6 +144,9 @@ impl<S: Service> Net<S> {
     /// Looks after a connection of which epoll has news.
     fn attend(&self, connection: &Arc<Connection>, flags: EventFlags) {
         connection.disarmed();
+        if self.is_outlived(connection) {
+            return;
+        }
         if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
             return self.hung_up(connection);
         }
@@ -210,15 +259,19 @@ impl<S: Service> Net<S> {
     ///
     /// The socket is asked before every call, because Linux hands out what came before a reset (`tcp_recvmsg` empties the
     /// receive queue first): a process that was stopped meanwhile would execute calls that another node has
-    /// executed since. The question takes half a microsecond. It cannot help a call that executes at the moment of
-    /// the stop, nor one whose connection's end has not reached this host, or was a FIN: until the client's host
-    /// answers the first reply with a reset, that client may have ended its side only.
+    /// executed since. The question takes half a microsecond. A reset may also never have reached this host, and a FIN
+    /// doesn't say that the client waits no more; so after a lapse, every connection that was there before is as good as
+    /// reset. Neither can help a call that executes at the moment of the stop. The clock comes last: what lies
+    /// between it and the call is the only time at which a stop goes unseen.
     fn execute(&self, connection: &Arc<Connection>, record: Bytes) {
         if connection.is_closed() {
             return;
         }
         if connection.is_reset() {
             return self.hung_up(connection);
+        }
+        if self.is_outlived(connection) {
+            return;
         }
         match self.service.serve(connection.peer, record) {
             Ok(reply) => self.reply(connection, &reply),
@@ -227,6 +280,9 @@ impl<S: Service> Net<S> {
     }
 
     fn reply(&self, connection: &Arc<Connection>, reply: &Record) {
+        if self.is_outlived(connection) {
+            return;
+        }
         match connection.send(reply) {
             Ok(()) if connection.unsent() == 0 => self.moved(connection),
             Ok(()) => self.rearm(connection),
@@ -262,12 +318,22 @@ impl<S: Service> Net<S> {
             self.counts.broken.fetch_add(1, Relaxed);
             tracing::warn!(client = %connection.peer, "connection closed: {error}");
             self.forget(connection);
+            connection.shut_down(&self.epoll);
         }
     }
 
     pub(super) fn close(&self, connection: &Arc<Connection>) {
         if connection.close() {
             self.forget(connection);
+            connection.shut_down(&self.epoll);
+        }
+    }
+
+    fn reset(&self, connection: &Arc<Connection>) {
+        if connection.close() {
+            tracing::debug!(client = %connection.peer, "connection reset, the server was not running");
+            self.forget(connection);
+            connection.reset(&self.epoll);
         }
     }
 
@@ -276,7 +342,6 @@ impl<S: Service> Net<S> {
     fn forget(&self, connection: &Arc<Connection>) {
         self.connections.write().unwrap_or_else(PoisonError::into_inner).remove(&connection.id);
         locked(&self.schedule).forget(connection.id);
-        connection.shut_down(&self.epoll);
     }
 
     fn moved(&self, connection: &Connection) {

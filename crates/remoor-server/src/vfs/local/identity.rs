@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::marker::PhantomData;
+use std::thread;
 
 use remoor_nfs::v3::NfsStat;
 use rustix::process::{Gid, getegid, geteuid, getgroups};
@@ -114,10 +115,12 @@ fn every_user_is_mapped() -> bool {
         .all(|path| fs::read_to_string(path).is_ok_and(|map| full(&map)))
 }
 
-/// CAP_SETUID and CAP_SETGID, tried on this thread.
+/// CAP_SETUID and CAP_SETGID, tried on a thread that ends with the trial: a thread that changes its identity loses its
+/// parent-death signal (`commit_creds`), and that of the main thread is the process's.
 fn may_switch() -> bool {
     let nobody = Caller { uid: 65_534, gid: 65_534, gids: Vec::new() };
-    Identity::PerCall.assume(&nobody).is_ok()
+    let trial = thread::Builder::new().spawn(move || Identity::PerCall.assume(&nobody).is_ok());
+    trial.is_ok_and(|trial| trial.join().unwrap_or(false))
 }
 
 #[cfg(test)]
