@@ -59,11 +59,12 @@ impl Listener {
         if *cleared == epoch {
             return Ok(());
         }
+        // Reset when none is left, because a client that sees its reset connects again and is to be served.
+        let mut waiting = Vec::new();
         // The kernel keeps one more than asked (`sk_acceptq_is_full`); all after that came later.
         for _ in 0..=LISTEN_BACKLOG {
             match self.socket.accept() {
-                // Closing it then resets it (`__tcp_close`).
-                Ok((socket, _)) => _ = socket.set_linger(Some(Duration::ZERO)),
+                Ok((socket, _)) => waiting.push(socket),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e)
                     if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
@@ -71,6 +72,8 @@ impl Listener {
             }
         }
         *cleared = epoch;
+        // Closing it then resets it (`__tcp_close`).
+        waiting.iter().for_each(|socket| _ = socket.set_linger(Some(Duration::ZERO)));
         Ok(())
     }
 

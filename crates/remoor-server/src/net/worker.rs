@@ -57,13 +57,9 @@ impl<S: Service> Net<S> {
         seen.epoch
     }
 
-    /// Ends what was accepted before `epoch`. First those that wait to be accepted, so that a client that sees its
-    /// connection reset can make a new one at once.
+    /// Ends what was accepted before `epoch`.
     fn lapsed(&self, epoch: Epoch, lapse: Duration) {
-        for listener in &self.listeners {
-            // Else the next to accept clears it, and tells why it can't.
-            let _ = listener.clear(epoch);
-        }
+        self.clear(epoch);
         self.snapshot().iter().filter(|c| c.epoch != epoch).for_each(|c| self.reset(c));
         tracing::warn!(
             "the server was not running for {:.1} s: connections are reset so that calls queued meanwhile are not executed",
@@ -71,10 +67,21 @@ impl<S: Service> Net<S> {
         );
     }
 
+    /// Ends what waited to be accepted when `epoch` began. This goes before every reset, so that a client that sees one
+    /// can make a new connection at once.
+    fn clear(&self, epoch: Epoch) {
+        for listener in &self.listeners {
+            // Else the next to accept clears it, and tells why it can't.
+            let _ = listener.clear(epoch);
+        }
+    }
+
     /// Whether the server has lapsed since the connection was accepted, which is then reset.
     fn is_outlived(&self, connection: &Arc<Connection>) -> bool {
-        let outlived = connection.epoch != self.epoch();
+        let epoch = self.epoch();
+        let outlived = connection.epoch != epoch;
         if outlived {
+            self.clear(epoch);
             self.reset(connection);
         }
         outlived
