@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use remoor_nfs::reconnect::{AckState, CloseReason, ConnectError};
@@ -18,11 +19,37 @@ const READ_SIZE: usize = 256 << 10;
 /// Segments of one vectored write; `UIO_MAXIOV` is 1024.
 const MAX_SLICES: usize = 64;
 
+/// How often at most the kernel is asked what it has sent again: a busy connection makes many calls in that time.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 enum State {
     Connecting(Connecting),
     Open(TcpStream),
+}
+
+/// Makes a tail loss probe count as a retransmission. Linux sends one about 200 ms into a silence, and its first timed
+/// retransmission only some 200 ms after that; `tcpi_retransmits` knows the second alone.
+#[derive(Debug, Default)]
+struct Settled {
+    retransmitted: u32,
+    looked: Option<Instant>,
+}
+
+impl Settled {
+    /// Before something is sent: if all before it is acknowledged, what was sent again so far tells nothing of it.
+    fn look(&mut self, stream: &TcpStream) {
+        let now = tokio::time::Instant::now().into_std();
+        if self.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
+            return;
+        }
+        self.looked = Some(now);
+        match net::acknowledgement(stream) {
+            Ok(ack) if ack.unacked == 0 => self.retransmitted = ack.retransmitted,
+            _ => {}
+        }
+    }
 }
 
 /// What a connection has to tell the machine.
@@ -38,6 +65,8 @@ pub(crate) struct Connection {
     state: State,
     reader: RecordReader,
     out: VecDeque<Bytes>,
+    /// What had been sent again when all that was sent was acknowledged last.
+    settled: Settled,
     /// Writing has failed, and what had arrived before is told.
     ended: Option<CloseReason>,
 }
@@ -53,11 +82,14 @@ impl Connection {
 
     fn new(state: State) -> Self {
         let reader = RecordReader::new(record::DEFAULT_MAX_RECORD);
-        Self { state, reader, out: VecDeque::new(), ended: None }
+        Self { state, reader, out: VecDeque::new(), settled: Settled::default(), ended: None }
     }
 
     /// Queues a record.
     pub(crate) fn send(&mut self, segments: impl IntoIterator<Item = Bytes>) {
+        if let State::Open(stream) = &self.state {
+            self.settled.look(stream);
+        }
         self.out.extend(segments);
     }
 
@@ -116,7 +148,11 @@ impl Connection {
         let ack = net::acknowledgement(stream).unwrap_or_default();
         // A closed window keeps its back-off while every probe is acknowledged: that server is stuck, not its path.
         let waiting = ack.unacked > 0 || ack.probes > 0;
-        AckState { unacked_for: waiting.then_some(ack.last_ack_received), retransmits: ack.retransmits }
+        let probed = ack.retransmitted.saturating_sub(self.settled.retransmitted);
+        AckState {
+            unacked_for: waiting.then_some(ack.last_ack_received),
+            retransmits: ack.retransmits.max(probed),
+        }
     }
 
     /// The socket, if it is connected, to be left in one way or another.
