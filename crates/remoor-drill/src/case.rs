@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use remoor_client::{OptionError, Options};
 use remoor_flow::preset::{self, Chosen, UnknownPreset};
-use remoor_nfs::reconnect::Stuck;
+use remoor_nfs::reconnect::{Recovery, Stuck};
 
 use crate::fault::{FAULTS, Fault};
 use crate::workload::{WORKLOADS, Workload};
@@ -72,6 +72,22 @@ pub enum CaseError {
         given: String,
         /// What is wrong.
         source: OptionError,
+    },
+    /// A mount that gives calls up.
+    #[error(
+        "-o {given}: a drill needs a hard mount; with soft or softerr its own client gives calls up, and nothing could be said of the servers"
+    )]
+    Soft {
+        /// As written.
+        given: String,
+    },
+    /// The window ends before the balancer notices.
+    #[error("a window of {} s ends before the balancer notices after {} s: make --window longer than --probe-delay", window.as_secs_f64(), probe_delay.as_secs_f64())]
+    Window {
+        /// As given.
+        window: Duration,
+        /// As given.
+        probe_delay: Duration,
     },
     /// No such fault.
     #[error("unknown fault `{given}`: use one of {}; see remoor drill --list", names(FAULTS.iter().map(|f| f.name)))]
@@ -163,6 +179,10 @@ impl Matrix {
     /// # Errors
     /// [`CaseError`] for the first name or option that is not known.
     pub fn cases(&self) -> Result<Vec<Case>, CaseError> {
+        let &Self { window, probe_delay, .. } = self;
+        if window <= probe_delay {
+            return Err(CaseError::Window { window, probe_delay });
+        }
         let mut cases = Vec::new();
         for balancer in &self.balancers {
             for fault in &self.faults {
@@ -194,6 +214,9 @@ impl Matrix {
 fn parse_options(given: &str) -> Result<Options, CaseError> {
     let parsed = given.parse::<Options>();
     let mut options = parsed.map_err(|source| CaseError::Options { given: given.to_owned(), source })?;
+    if options.recovery != Recovery::Hard {
+        return Err(CaseError::Soft { given: given.to_owned() });
+    }
     // Asked for, even the default stands.
     let chosen = given.split(',').any(|option| option.trim().starts_with("stuck="));
     if !chosen {
@@ -229,6 +252,10 @@ mod tests {
         assert!(message.contains("azure-standard") && message.contains("kernel"), "{message}");
         let message = error(Matrix { faults: vec!["flood".into()], ..Matrix::default() });
         assert!(message.contains("`flood`") && message.contains("silent, kill, stop, flap"), "{message}");
+        let message = error(Matrix { options: vec!["soft".into()], ..Matrix::default() });
+        assert!(message.contains("hard mount"), "{message}");
+        let message = error(Matrix { probe_delay: DEFAULT_WINDOW, ..Matrix::default() });
+        assert!(message.contains("--window"), "{message}");
         let message = error(Matrix { workload: "x".into(), ..Matrix::default() });
         assert!(message.contains("writers"), "{message}");
         let message = error(Matrix { options: vec!["noresvprt".into()], ..Matrix::default() });

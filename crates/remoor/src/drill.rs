@@ -66,14 +66,14 @@ pub(crate) struct Args {
     /// Cases run at a time
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_JOBS as u32, value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: u32,
-    /// Start of every random choice
+    /// Start of every random choice of the predictions and the balancer model; real hosts have more of their own
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Tell each case as a story of five steps: mount, capture, disrupt, observe, restore
     #[arg(long)]
     story: bool,
     /// Predict only, in virtual time: no hosts, no packets, no data; done at once
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rounds")]
     simulate: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
@@ -184,6 +184,7 @@ impl Args {
         let json = serde_json::to_string_pretty(report).map_err(Failure::cannot)?;
         if let Some(out) = &self.out {
             save(out, report, &json).map_err(Failure::Cannot)?;
+            tell(&format!("wrote {}", out.join("report.html").display()));
         }
         let text = if self.json {
             json + "\n"
@@ -196,6 +197,11 @@ impl Args {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "for a person, beside the report on standard output")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
 /// A reader that closed its end has seen enough, and the exit code still tells the verdict.
 fn written(outcome: io::Result<()>) -> Result<(), Failure> {
     match outcome {
@@ -205,10 +211,22 @@ fn written(outcome: io::Result<()>) -> Result<(), Failure> {
 }
 
 fn summary(report: &DrillReport) -> String {
+    let count = |wanted: fn(&CaseReport) -> bool| report.cases.iter().filter(|case| wanted(case)).count();
     let cases = report.cases.len();
-    let passed = report.cases.iter().filter(|case| case.verdict == report::Verdict::Pass).count();
-    let recovered = report.cases.iter().filter(|case| case.gap.is_some()).count();
-    format!("{passed} of {cases} cases as predicted, {recovered} recovered, in {}", seconds(report.wall))
+    let recovered = count(|case| case.gap.is_some());
+    let took = seconds(report.wall);
+    if report.cases.iter().all(|case| case.simulated) {
+        return format!("{cases} cases predicted, nothing measured: {recovered} recover, in {took}");
+    }
+    let passed = count(|case| case.verdict == report::Verdict::Pass);
+    let false_errors: usize = report.cases.iter().map(|case| case.false_errors).sum();
+    format!(
+        "{passed} of {cases} cases as predicted (gaps within {}), {recovered} recovered, {false_errors} false errors, \
+         in {took}\nPackets and data are real; balancers other than `{}` are models, with their sources in \
+     --list",
+        seconds(report::GAP_TOLERANCE),
+        case::KERNEL
+    )
 }
 
 fn save(out: &Path, report: &DrillReport, json: &str) -> anyhow::Result<()> {

@@ -77,8 +77,17 @@ fn run() -> Result<(), Failure> {
 
 #[allow(clippy::print_stderr, reason = "the one place that tells a person why the command ended")]
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("remoor: {error:#}");
+    eprintln!("remoor: {}", said_once(error));
     ExitCode::from(code)
+}
+
+/// An error and its causes, without those that the message before them tells already.
+fn said_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said {
+        said if said.is_empty() => cause,
+        said if said.contains(&cause) => said,
+        said => format!("{said}: {cause}"),
+    })
 }
 
 fn start_log(default: &str) -> Result<(), Failure> {

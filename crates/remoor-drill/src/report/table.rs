@@ -1,11 +1,18 @@
 //! The cases as one table, at most 100 columns wide.
 
+use std::time::Duration;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{AttemptReport, CaseReport, DrillReport, MAX_WIDTH, RebindSeen, Verdict, seconds, wrap};
 
 const HEADER: [&str; 10] =
     ["balancer", "options", "fault", "ports", "rebind", "pinned", "gap", "lost", "false\nerrors", "verdict"];
+/// Widths at which names are broken, in columns.
+const BALANCER_WIDTH: usize = 16;
+const OPTIONS_WIDTH: usize = 23;
+/// A gap that is so much longer than predicted is pointed out, though it passes up to [`super::GAP_TOLERANCE`].
+const NOTABLE: Duration = Duration::from_millis(200);
 /// Columns of numbers.
 const RIGHT_ALIGNED: [usize; 3] = [6, 7, 8];
 
@@ -42,17 +49,40 @@ fn trimmed(table: &Table) -> String {
 
 fn row(case: &CaseReport) -> [String; 10] {
     [
-        case.balancer.clone(),
-        case.options.clone(),
+        broken_at(&case.balancer, '+', BALANCER_WIDTH),
+        broken_at(&case.options, ',', OPTIONS_WIDTH),
         case.fault.clone(),
         ports(&case.attempts),
         rebind(case.rebind).to_owned(),
         if case.pinned { "yes" } else { "no" }.to_owned(),
         case.gap.map_or_else(|| format!("> {} s", case.window.as_secs_f64()), seconds),
-        case.lost.to_string(),
-        case.false_errors.to_string(),
+        found(case, case.lost),
+        found(case, case.false_errors),
         verdict(case.verdict).to_owned(),
     ]
+}
+
+/// What a disk check found; in virtual time there is no disk.
+fn found(case: &CaseReport, count: usize) -> String {
+    if case.simulated { "–".to_owned() } else { count.to_string() }
+}
+
+/// Breaks a name that is wider than its column before `mark`, so that no word is cut.
+fn broken_at(name: &str, mark: char, width: usize) -> String {
+    let parts = name.split_inclusive(mark);
+    let mut lines = vec![String::new()];
+    for part in parts {
+        let room = lines.last().map_or(0, |line| width.saturating_sub(line.chars().count()));
+        if part.trim_end_matches(mark).chars().count() > room
+            && lines.last().is_some_and(|line| !line.is_empty())
+        {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(part);
+        }
+    }
+    lines.join("\n")
 }
 
 /// The ports in order of their first use, shortened in the middle.
@@ -67,7 +97,7 @@ pub(super) fn ports(attempts: &[AttemptReport]) -> String {
         [] => "none".to_owned(),
         [one] => one.to_string(),
         [first, last] => format!("{first}→{last}"),
-        [first, .., last] => format!("{first}→…→{last}"),
+        [first, .., last] => format!("{first}…{last}"),
     }
 }
 
@@ -93,8 +123,18 @@ fn note(case: &CaseReport) -> Option<String> {
     lines.extend(case.reasons.iter().map(|reason| format!("FAIL: {reason}")));
     lines.extend(case.losses.iter().take(3).map(|loss| format!("lost: {loss}")));
     lines.extend(case.errors.iter().take(3).map(|error| format!("error: {error}")));
-    if case.gap.is_none() {
-        lines.push(stuck(case));
+    match (case.gap, case.expected.gap) {
+        (None, _) => lines.push(stuck(case)),
+        (Some(gap), Some(wanted)) if gap > wanted + NOTABLE => {
+            lines.push(format!("the gap was {}, predicted {}", seconds(gap), seconds(wanted)));
+        }
+        _ => {}
+    }
+    if !case.probe_delay.is_zero() {
+        lines.push(format!(
+            "the balancer noticed {} after the fault; the gap includes that",
+            seconds(case.probe_delay)
+        ));
     }
     let head = format!("{} · {} · {}\n", case.balancer, case.options, case.fault);
     (!lines.is_empty()).then(|| head + &lines.iter().map(|line| wrap("  ", line)).collect::<String>())
@@ -125,7 +165,6 @@ mod tests {
     use super::super::tests::{attempt, recovered};
     use super::super::{DrillReport, PinnedFlow};
     use super::*;
-    use std::time::Duration;
 
     fn pinned() -> CaseReport {
         let flow = PinnedFlow {
@@ -166,8 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn long_names_are_broken_between_words() {
+        assert_eq!(broken_at("azure-standard", '+', 16), "azure-standard");
+        assert_eq!(broken_at("azure-standard+syn-refreshes", '+', 16), "azure-standard+\nsyn-refreshes");
+        let text = "resvport,rebind=fresh,abandon=silent";
+        assert_eq!(broken_at(text, ',', 23), "resvport,rebind=fresh,\nabandon=silent");
+    }
+
+    #[test]
     fn many_ports_are_shortened() {
         let attempts: Vec<_> = (0..5).map(|n| attempt(n, 40_000 + n as u16, "A")).collect();
-        assert_eq!(ports(&attempts), "40000→…→40004");
+        assert_eq!(ports(&attempts), "40000…40004");
     }
 }

@@ -13,7 +13,9 @@ pub(super) fn listing() -> String {
     let row = |name: &str, about: &str| columns::row(&format!("  {name}"), HEAD, about);
     let balancers = preset::ALL.iter().map(|preset| {
         let variant = |v: &preset::Variant| columns::row(&format!("    +{}", v.name), HEAD, v.description);
-        row(preset.name, preset.description) + &preset.variants.iter().map(variant).collect::<String>()
+        row(preset.name, preset.description)
+            + &columns::row("    source", HEAD, preset.source)
+            + &preset.variants.iter().map(variant).collect::<String>()
     });
     let balancers: String = balancers.collect();
     let kernel = row(case::KERNEL, "nftables DNAT and nf_conntrack of this kernel (needs nft)");
