@@ -152,17 +152,23 @@ async fn unstable_data_is_written_again_when_the_server_is_another_instance() {
     assert_eq!((host.calls("WRITE"), host.calls("COMMIT")), (1, 2), "written again, then committed again");
 }
 
-#[tokio::test]
-async fn a_restarted_server_is_found_again_from_a_fresh_port() {
+/// The moves of a client whose server is restarted three times.
+async fn moves_over_restarts(text: &str) -> Vec<(u16, u16)> {
     let mut host = Host::start("rw,insecure,no_root_squash");
-    let (client, moves) = observed(&host, "noresvport");
+    let (client, moves) = observed(&host, text);
     let root = client.mount("/data").await.unwrap();
     for _ in 0..3 {
         host.restart("rw,insecure,no_root_squash");
         client.getattr(&root).await.unwrap();
     }
-    let moves = moves.lock().unwrap();
+    let moves = moves.lock().unwrap().clone();
     assert_eq!(moves.len(), 3, "{moves:?}");
+    moves
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_found_again_from_a_fresh_port() {
+    let moves = moves_over_restarts("noresvport").await;
     let mut ports: Vec<u16> = moves.iter().map(|(_, to)| *to).chain([moves[0].0]).collect();
     ports.sort_unstable();
     ports.dedup();
@@ -171,15 +177,7 @@ async fn a_restarted_server_is_found_again_from_a_fresh_port() {
 
 #[tokio::test]
 async fn a_restarted_server_is_found_again_from_the_same_port() {
-    let mut host = Host::start("rw,insecure,no_root_squash");
-    let (client, moves) = observed(&host, "noresvport,rebind=same");
-    let root = client.mount("/data").await.unwrap();
-    for _ in 0..3 {
-        host.restart("rw,insecure,no_root_squash");
-        client.getattr(&root).await.unwrap();
-    }
-    let moves = moves.lock().unwrap();
-    assert_eq!(moves.len(), 3, "{moves:?}");
+    let moves = moves_over_restarts("noresvport,rebind=same").await;
     assert!(moves.iter().all(|(from, to)| from == to), "{moves:?}");
 }
 

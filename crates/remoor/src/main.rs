@@ -104,6 +104,17 @@ fn start_log(default: &str) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let cause = std::io::Error::other("no space");
+        let error = anyhow::Error::new(cause).context("cannot write x");
+        assert_eq!(said_once(&error), "cannot write x: no space");
+        assert_eq!(
+            said_once(&error.context("cannot write x: no space; free some")),
+            "cannot write x: no space; free some"
+        );
+    }
+
     /// Every command with its long and its short help, rendered as wide as help may be.
     fn helps() -> Vec<(clap::Command, [String; 2])> {
         let mut program = Cli::command().term_width(columns::WIDTH);
