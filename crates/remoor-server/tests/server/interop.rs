@@ -9,7 +9,7 @@ fn libnfs(program: &str, args: &[&str]) -> Option<Output> {
     match Command::new(program).args(args).output() {
         Ok(output) => Some(output),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            skip(&format!("{program} is not installed"), "apt install libnfs-utils");
+            skip(program, "package libnfs-utils is missing");
             None
         }
         Err(e) => panic!("{program}: {e}"),

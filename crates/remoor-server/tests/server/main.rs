@@ -7,7 +7,10 @@ mod connections;
 mod exports;
 mod fault;
 mod interop;
+mod model;
 mod nodes;
+#[path = "../ops/mod.rs"]
+mod ops;
 mod ports;
 mod procedures;
 mod rpc;

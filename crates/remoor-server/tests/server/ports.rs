@@ -20,7 +20,10 @@ fn reserved(server: &Running) -> Option<Client> {
             }
             Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {}
             Err(e) => {
-                skip(&format!("reserved ports: {e}"), "run as root or with CAP_NET_BIND_SERVICE");
+                skip(
+                    "reserved ports",
+                    &format!("none can be bound: {e}; run as root or with CAP_NET_BIND_SERVICE"),
+                );
                 return None;
             }
         }

@@ -6,4 +6,6 @@ mod escape;
 mod handles;
 mod identity;
 mod model;
+#[path = "../ops/mod.rs"]
+mod ops;
 mod served;

@@ -3,39 +3,13 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use remoor_nfs::v3::{
-    CreateHow, Device, DeviceData, Fattr, FileType, MknodData, NfsStat, Sattr, SetTime, StableHow, Time,
-};
+use remoor_nfs::v3::{FileType, NfsStat, Sattr, StableHow};
 use remoor_server::vfs::local::Scheme;
 use remoor_server::vfs::memory::{DEFAULT_LIMIT_BYTES, MemoryVfs};
 use remoor_server::vfs::{Caller, Node, NodeHandle, Result, Vfs};
 
+use crate::ops::{Attributes, NAMES, Op, Pick, op};
 use crate::served::{Served, is_single_user, names, own, schemes};
-
-/// Indices are taken modulo what there is: callers, objects seen so far, names.
-type Pick = usize;
-
-#[derive(Debug, Clone)]
-enum Op {
-    Lookup(Pick, Pick),
-    Create(Pick, Pick, CreateHow),
-    Mkdir(Pick, Pick, Sattr),
-    Symlink(Pick, Pick),
-    Mknod(Pick, Pick, MknodData),
-    Remove(Pick, Pick),
-    Rmdir(Pick, Pick),
-    Rename((Pick, Pick), (Pick, Pick)),
-    Link(Pick, (Pick, Pick)),
-    Setattr(Pick, Sattr),
-    Write(Pick, u64, Vec<u8>),
-    Read(Pick, u64, u32),
-    Access(Pick, u32),
-    Readlink(Pick),
-    Readdir(Pick),
-    Commit(Pick),
-}
-
-const NAMES: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"\xff\xfe", b"..", b"."];
 
 fn callers() -> Vec<Caller> {
     let user = |uid, gids: &[u32]| Caller { uid, gid: uid, gids: gids.to_vec() };
@@ -43,81 +17,6 @@ fn callers() -> Vec<Caller> {
         true => vec![own()],
         false => vec![user(0, &[]), user(1000, &[]), user(1001, &[1000])],
     }
-}
-
-fn set_time() -> impl Strategy<Value = SetTime> {
-    let small = (1u32..1000, 0u32..1_000_000_000)
-        .prop_map(|(seconds, nanos)| SetTime::Client(Time { seconds, nanos }));
-    prop_oneof![3 => Just(SetTime::Keep), 1 => Just(SetTime::Server), 1 => small]
-}
-
-fn id() -> impl Strategy<Value = Option<u32>> {
-    prop_oneof![6 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(1000)), 1 => Just(Some(1001))]
-}
-
-/// Modes that leave most callers some rights, now and then with set-id and sticky bits.
-fn mode() -> impl Strategy<Value = u32> {
-    let special = prop_oneof![6 => Just(0), 1 => Just(0o1000), 1 => Just(0o2000), 1 => Just(0o4000)];
-    (
-        special,
-        prop_oneof![
-            Just(0o777),
-            Just(0o755),
-            Just(0o770),
-            Just(0o700),
-            Just(0o711),
-            Just(0o444),
-            0u32..0o1000
-        ],
-    )
-        .prop_map(|(special, mode)| special | mode)
-}
-
-fn sattr() -> impl Strategy<Value = Sattr> {
-    let size = prop::option::weighted(0.2, 0u64..20_000);
-    (prop::option::of(mode()), id(), id(), size, set_time(), set_time())
-        .prop_map(|(mode, uid, gid, size, atime, mtime)| Sattr { mode, uid, gid, size, atime, mtime })
-}
-
-fn how() -> impl Strategy<Value = CreateHow> {
-    prop_oneof![
-        sattr().prop_map(CreateHow::Unchecked),
-        sattr().prop_map(CreateHow::Guarded),
-        (0u8..2).prop_map(|n| CreateHow::Exclusive([0, 0, 0, 1, 0, 0, 0, n])),
-    ]
-}
-
-fn special() -> impl Strategy<Value = MknodData> {
-    let device = |attr| DeviceData { attr, device: Device { major: 1, minor: 3 } };
-    prop_oneof![
-        sattr().prop_map(MknodData::Fifo),
-        sattr().prop_map(MknodData::Socket),
-        sattr().prop_map(move |attr| MknodData::Character(device(attr))),
-        Just(MknodData::Other(FileType::Regular)),
-    ]
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let pick = || any::<Pick>();
-    let place = || (pick(), pick());
-    prop_oneof![
-        4 => place().prop_map(|(dir, name)| Op::Lookup(dir, name)),
-        6 => (pick(), pick(), how()).prop_map(|(dir, name, how)| Op::Create(dir, name, how)),
-        5 => (pick(), pick(), sattr()).prop_map(|(dir, name, attr)| Op::Mkdir(dir, name, attr)),
-        2 => place().prop_map(|(dir, name)| Op::Symlink(dir, name)),
-        2 => (pick(), pick(), special()).prop_map(|(dir, name, what)| Op::Mknod(dir, name, what)),
-        2 => place().prop_map(|(dir, name)| Op::Remove(dir, name)),
-        2 => place().prop_map(|(dir, name)| Op::Rmdir(dir, name)),
-        4 => (place(), place()).prop_map(|(from, to)| Op::Rename(from, to)),
-        3 => (pick(), place()).prop_map(|(node, place)| Op::Link(node, place)),
-        6 => (pick(), sattr()).prop_map(|(node, attr)| Op::Setattr(node, attr)),
-        4 => (pick(), 0u64..20_000, vec(any::<u8>(), 0..300)).prop_map(|(node, at, data)| Op::Write(node, at, data)),
-        4 => (pick(), 0u64..20_000, 0u32..9000).prop_map(|(node, at, count)| Op::Read(node, at, count)),
-        2 => (pick(), 0u32..64).prop_map(|(node, bits)| Op::Access(node, bits)),
-        1 => pick().prop_map(Op::Readlink),
-        2 => pick().prop_map(Op::Readdir),
-        1 => pick().prop_map(Op::Commit),
-    ]
 }
 
 /// What two file systems must agree on.
@@ -128,32 +27,6 @@ enum Outcome {
     Bits(u32),
     Data(Bytes, bool),
     Names(Vec<Bytes>),
-}
-
-#[derive(Debug, PartialEq)]
-struct Attributes {
-    kind: FileType,
-    mode: u32,
-    nlink: u32,
-    owner: (u32, u32),
-    size: u64,
-    rdev: (u32, u32),
-    /// When a client set it; the two clocks differ.
-    mtime: Option<Time>,
-}
-
-impl From<&Fattr> for Attributes {
-    fn from(attr: &Fattr) -> Self {
-        Self {
-            kind: attr.kind,
-            mode: attr.mode,
-            nlink: attr.nlink,
-            owner: (attr.uid, attr.gid),
-            size: if attr.kind == FileType::Directory { 0 } else { attr.size },
-            rdev: (attr.rdev.major, attr.rdev.minor),
-            mtime: Some(attr.mtime).filter(|time| time.seconds < 1000),
-        }
-    }
 }
 
 /// One of the two, with the objects it has shown; both have shown as many.
