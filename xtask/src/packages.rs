@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// A package, the program of it that is looked for, and what cannot run without it.
+/// A package, the program of it that is looked for (or another file, by its whole path), and what cannot run without it.
 pub(crate) struct Package {
     pub(crate) name: &'static str,
     pub(crate) program: &'static str,
@@ -18,9 +18,19 @@ pub(crate) struct Package {
 pub(crate) const PACKAGES: &[Package] = &[
     Package { name: "g++", program: "c++", needed_by: "the fuzz targets: libFuzzer is C++" },
     Package {
+        name: "libnfs-dev",
+        program: "/usr/include/nfsc/libnfs.h",
+        needed_by: "fio with its NFS engine, which is built from source",
+    },
+    Package {
         name: "libnfs-utils",
         program: "nfs-ls",
         needed_by: "tests of the server with a foreign client",
+    },
+    Package {
+        name: "make",
+        program: "make",
+        needed_by: "fio with its NFS engine, which is built from source",
     },
     Package { name: "nftables", program: "nft", needed_by: "tests of the drill with the kernel's balancer" },
     Package {
@@ -35,7 +45,7 @@ pub(crate) fn missing() -> Vec<&'static Package> {
     PACKAGES.iter().filter(|p| !has_program(p.program)).collect()
 }
 
-/// Whether a program can be called; also looks where an ordinary user's PATH does not.
+/// Whether a program can be called; also looks where an ordinary user's PATH does not. A whole path stands for itself.
 pub(crate) fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -9,7 +9,7 @@ use anyhow::Context;
 use xtask::architecture::root;
 
 use crate::report::{Counts, Report};
-use crate::{cargo, fuzz, packages};
+use crate::{cargo, fio, fuzz, packages};
 
 /// Seconds that each fuzz target runs.
 const FUZZ_SECS: u64 = 10;
@@ -72,6 +72,11 @@ fn tests(report: &mut Report) {
         let log = SkipLog::create()?;
         let mut command = cargo();
         command.args(["test", "--workspace", "--no-fail-fast"]).env(SKIP_LOG, &log.0);
+        // Without it the tests that need it say that they are skipped.
+        match fio::provide() {
+            Ok(program) => _ = command.env(fio::VARIABLE, program),
+            Err(error) => println!("warning: {error:#}"),
+        }
         let (mut tally, success) = Tally::of(&mut command)?;
         log.lines()?.iter().for_each(|line| tally.skip(line));
         let counts = tally.counts(success);
