@@ -69,13 +69,16 @@ pub(super) const TURN: Duration = Duration::from_millis(1);
 /// A call that is expected to take longer is executed only after another worker can go on with what follows it. Waking
 /// one costs a few microseconds.
 pub(super) const SLOW_CALL: Duration = Duration::from_micros(150);
-/// A call that takes this long surprised its worker, so those like it are suspect.
-pub(super) const STUCK_CALL: Duration = Duration::from_millis(1);
+/// A longer call counts as this long in the average: one alone makes no class of calls slow.
+pub(super) const LONGEST_SAMPLE: Duration = Duration::from_millis(1);
 /// Calls after a stuck one that are expected to be slow: among cached reads, few that wait for a disk are enough to
 /// hold everybody up.
 pub(super) const SUSPECT_CALLS: u32 = 64;
 /// How often workers are looked at while there are calls; one in the same call at two looks is stuck.
 pub(super) const LOOK: Duration = Duration::from_millis(1);
+/// Looks at a worker in the same call after which it loses what waits behind that call even if it does not wait but
+/// computes, or has no turn on a busy machine.
+pub(super) const LOOKS_AT_RUNNING: u32 = 5;
 /// Looks without a call after which workers are not looked at until there is one.
 pub(super) const LOOKS_IN_VAIN: u32 = 20;
 /// Events taken from epoll at a time.

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::limits::{SLOW_CALL, STUCK_CALL, SUSPECT_CALLS};
+use super::limits::{LONGEST_SAMPLE, SLOW_CALL, SUSPECT_CALLS};
 
 /// Kinds of calls told apart; a service that has more lets some share.
 pub(crate) const CLASSES: usize = 32;
@@ -32,19 +32,17 @@ impl Pace {
     /// A call took this long.
     pub(super) fn note(&self, class: u8, nanos: u64) {
         let of = self.class(class);
-        let sample = nanos.min(STUCK_CALL.as_nanos() as u64) as u32;
+        // Bounded, because a thread that had no turn for some milliseconds says little of its call.
+        let sample = nanos.min(LONGEST_SAMPLE.as_nanos() as u64) as u32;
         let before = of.average.load(Relaxed);
         of.average.store(before - before / WEIGHT + sample / WEIGHT, Relaxed);
-        if nanos >= STUCK_CALL.as_nanos() as u64 {
-            return self.suspect(class);
-        }
         let suspect = of.suspect.load(Relaxed);
         if suspect > 0 {
             of.suspect.store(suspect - 1, Relaxed);
         }
     }
 
-    /// A call takes long, and has not ended yet.
+    /// A call waits, and has not ended yet.
     pub(super) fn suspect(&self, class: u8) {
         self.class(class).suspect.store(SUSPECT_CALLS, Relaxed);
     }
@@ -71,16 +69,16 @@ mod tests {
     }
 
     #[test]
-    fn one_stuck_call_makes_its_class_suspect_for_a_while() {
+    fn a_stuck_call_makes_its_class_suspect_for_a_while() {
         let pace = Pace::default();
-        pace.note(1, u64::MAX);
+        pace.suspect(1);
         for _ in 0..SUSPECT_CALLS {
             assert!(pace.is_slow(1));
             pace.note(1, QUICK);
         }
         assert!(!pace.is_slow(1));
-        pace.suspect(1);
-        assert!(pace.is_slow(1), "before it ends");
+        pace.note(1, u64::MAX);
+        assert!(!pace.is_slow(1), "its thread may only have had no turn");
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl<S: Service> Net<S> {
             looked: 0,
             has_run: false,
         };
+        self.slots[worker].started();
         if worker != 0 {
             self.slots[worker].sleep();
         }
