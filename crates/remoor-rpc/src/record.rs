@@ -1,6 +1,6 @@
 //! Record marking, RFC 5531 section 11: a record is fragments, each preceded by its length and a last-fragment bit.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::xdr;
 
@@ -22,18 +22,21 @@ pub struct Record {
     len: usize,
 }
 
+/// The mark of a record in one fragment of `len` bytes.
+///
+/// # Panics
+/// Never for messages this program makes: they are far below the 2 GiB a fragment may have.
+pub fn mark(len: usize) -> [u8; HEADER] {
+    debug_assert!(len < LAST as usize);
+    (LAST | len as u32).to_be_bytes()
+}
+
 impl Record {
     /// Marks `message` as one last fragment.
-    ///
-    /// # Panics
-    /// Never for messages this program makes: they are far below the 2 GiB a fragment may have.
     pub fn new(message: Vec<Bytes>) -> Self {
         let len: usize = message.iter().map(Bytes::len).sum();
-        debug_assert!(len < LAST as usize);
-        let mut header = BytesMut::with_capacity(HEADER);
-        header.put_u32(LAST | len as u32);
         let mut segments = Vec::with_capacity(message.len() + 1);
-        segments.push(header.freeze());
+        segments.push(Bytes::copy_from_slice(&mark(len)));
         segments.extend(message);
         Self { segments, len: len + HEADER }
     }
@@ -128,6 +131,48 @@ impl RecordReader {
         Ok(None)
     }
 
+    /// The next whole record of what was kept and `input`. At `None` all of `input` is kept.
+    ///
+    /// A record that lies in `input` whole, in one fragment of up to [`COPY_UP_TO`] bytes, is copied once, from there;
+    /// nothing else of `input` is touched, so a reader between two records holds no buffer.
+    pub fn next_record_in(&mut self, input: &mut &[u8]) -> Result<Option<Bytes>, Error> {
+        if self.is_idle()
+            && let Some(record) = self.whole(input)
+        {
+            return Ok(Some(record));
+        }
+        self.keep_all(input);
+        self.next_record()
+    }
+
+    /// Keeps `input` without looking for records, which [`RecordReader::next_record`] then does.
+    pub fn keep_all(&mut self, input: &mut &[u8]) {
+        if !input.is_empty() {
+            self.buf.extend_from_slice(input);
+            *input = &[];
+        }
+    }
+
+    /// The short record in one fragment that `input` begins with.
+    fn whole(&self, input: &mut &[u8]) -> Option<Bytes> {
+        let (header, rest) = input.split_first_chunk::<HEADER>()?;
+        let mark = u32::from_be_bytes(*header);
+        let len = (mark & !LAST) as usize;
+        if mark & LAST == 0 || len > COPY_UP_TO.min(self.max) {
+            return None;
+        }
+        let (record, rest) = rest.split_at_checked(len)?;
+        *input = rest;
+        Some(Bytes::copy_from_slice(record))
+    }
+
+    /// Gives back the memory of a buffer that holds nothing.
+    pub fn shrink(&mut self) {
+        if self.is_idle() {
+            self.buf = BytesMut::new();
+        }
+    }
+
     fn header(&self) -> Result<Option<(usize, bool)>, Error> {
         let Some(bytes) = self.buf.first_chunk::<HEADER>() else { return Ok(None) };
         let mark = u32::from_be_bytes(*bytes);
@@ -202,6 +247,41 @@ mod tests {
         let mut reader = RecordReader::new(8);
         reader.push(b"\0\0\0\x05abcde\x80\0\0\x04");
         assert_eq!(reader.next_record(), Err(Error::TooLong { len: 9, max: 8 }));
+    }
+
+    #[test]
+    fn records_are_taken_from_the_input_whatever_the_pieces() {
+        let record = Record::new(vec![Bytes::from_static(b"hello")]);
+        let stream = [&wire(&record)[..], b"\0\0\0\x02ab\x80\0\0\x01c", &wire(&record)].concat();
+        for piece in 1..stream.len() {
+            let (mut reader, mut got) = (RecordReader::new(64), Vec::new());
+            for mut input in stream.chunks(piece) {
+                while let Some(record) = reader.next_record_in(&mut input).unwrap() {
+                    got.push(record);
+                }
+                assert!(input.is_empty(), "all is kept");
+            }
+            assert_eq!(got, [&b"hello"[..], b"abc", b"hello"], "in pieces of {piece}");
+            assert!(reader.is_idle());
+        }
+    }
+
+    #[test]
+    fn a_reader_of_whole_short_records_holds_no_buffer() {
+        let record = Record::new(vec![Bytes::from_static(b"hello")]);
+        let (mut reader, stream) = (RecordReader::new(64), wire(&record).repeat(3));
+        let mut input = &stream[..];
+        while reader.next_record_in(&mut input).unwrap().is_some() {}
+        assert_eq!(reader.buffer().capacity(), 0);
+        let error = RecordReader::new(4).next_record_in(&mut &stream[..]).unwrap_err();
+        assert_eq!(error, Error::TooLong { len: 5, max: 4 });
+        reader.push(&stream[..2]);
+        reader.shrink();
+        assert!(!reader.is_idle(), "what came is kept");
+        reader.push(&stream[2..9]);
+        assert_eq!(reader.next_record().unwrap().unwrap(), &b"hello"[..]);
+        reader.shrink();
+        assert_eq!(reader.buffer().capacity(), 0);
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use remoor_nfs::v3::FileHandle;
 use remoor_rpc::record::Record;
+use remoor_rpc::xdr::Writer;
 
 use crate::exports::Exports;
 use crate::handle::Signer;
-use crate::net::Service;
+use crate::net::{Answer, Origin, Service};
 use crate::service::NfsService;
 use crate::state::{ServedExport, State};
 use crate::vfs::Vfs;
@@ -24,8 +25,11 @@ const INSTANCE: u64 = 1;
 /// Serves a record to a fresh server of a small, empty memory export at `/x`, the same at every call. `None`: the
 /// connection would be closed.
 pub fn serve_record(record: &[u8]) -> Option<Record> {
-    let peer = SocketAddr::from(([127, 0, 0, 1], 700));
-    service()?.serve(peer, Bytes::copy_from_slice(record)).ok()
+    let origin = Origin { connection: 1, peer: SocketAddr::from(([127, 0, 0, 1], 700)) };
+    let mut reply = Writer::new();
+    match service()?.serve(&origin, Bytes::copy_from_slice(record), &mut reply).ok()? {
+        Answer::Now => Some(Record::new(reply.finish())),
+    }
 }
 
 /// The handle of the exported directory, always the same: seeds need it, since handles are signed.

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use remoor_rpc::auth::{AuthSys, Flavor, OpaqueAuth};
 use remoor_rpc::message::{self, AuthStat, Call, Message, RPC_VERSION, ReplyStatus, begin_reply};
 use remoor_rpc::program::{Procedure, Program};
-use remoor_rpc::record::Record;
 use remoor_rpc::xdr::{self, Reader, Writer, Xdr};
 
-use crate::net::{Malformed, Service};
+use crate::net::{Answer, Kind, Malformed, Origin, Service};
 use crate::state::State;
 use crate::{mnt, v3};
 
@@ -96,11 +95,11 @@ impl NfsService {
         self.garbage.load(Relaxed)
     }
 
-    fn answer(&self, peer: SocketAddr, call: Call) -> Record {
+    fn answer(&self, peer: SocketAddr, call: Call, w: &mut Writer) {
         let xid = call.xid;
-        match self.find(&call).and_then(|row| self.execute(peer, call, row)) {
-            Ok(reply) => reply,
-            Err(status) => message::encode_reply(xid, &status, &()),
+        if let Err(status) = self.find(&call).and_then(|row| self.execute(peer, call, row, w)) {
+            w.clear();
+            begin_reply(w, xid, &status);
         }
     }
 
@@ -115,14 +114,13 @@ impl NfsService {
         served.rows.get(call.header.procedure as usize).ok_or(ReplyStatus::ProcUnavail)
     }
 
-    fn execute(&self, peer: SocketAddr, call: Call, row: &Row) -> Result<Record, ReplyStatus> {
+    fn execute(&self, peer: SocketAddr, call: Call, row: &Row, w: &mut Writer) -> Result<(), ReplyStatus> {
         let credential = credential(&call.header.credential, row.number)?;
         let request = Request { state: &self.state, peer, credential };
         row.calls.fetch_add(1, Relaxed);
-        let mut w = Writer::new();
-        begin_reply(&mut w, call.xid, &ReplyStatus::Success);
-        match catch_unwind(AssertUnwindSafe(|| (row.run)(&request, call.args, &mut w))) {
-            Ok(Ok(())) => Ok(Record::new(w.finish())),
+        begin_reply(w, call.xid, &ReplyStatus::Success);
+        match catch_unwind(AssertUnwindSafe(|| (row.run)(&request, call.args, w))) {
+            Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(self.garbage_args(peer, row, &e)),
             Err(_) => {
                 tracing::error!(client = %peer, "{} panicked and is answered with SYSTEM_ERR: this is a bug", row.name);
@@ -154,21 +152,35 @@ fn credential(credential: &OpaqueAuth, procedure: u32) -> Result<Option<AuthSys>
 }
 
 impl Service for NfsService {
-    fn is_null(&self, record: &[u8]) -> bool {
-        let word = |n: usize| record.get(4 * n..4 * n + 4);
+    fn kind(&self, record: &[u8]) -> Kind {
+        let word =
+            |n: usize| record.get(4 * n..).and_then(|at| at.first_chunk()).map(|b| u32::from_be_bytes(*b));
         // xid, direction, RPC version, program, version, procedure.
-        word(1) == Some(&[0; 4]) && word(5) == Some(&[0; 4])
+        let (Some(0), Some(program), Some(procedure)) = (word(1), word(3), word(5)) else {
+            return Kind::default();
+        };
+        let served = self.programs.iter().find(|served| served.program.number == program);
+        let row = served.and_then(|served| served.program.procedure(procedure));
+        Kind {
+            is_null: procedure == 0,
+            is_idempotent: row.is_none_or(|row| row.idempotent),
+            // Those of MOUNT are few and rare, and share with those of NFS.
+            class: procedure as u8,
+        }
     }
 
-    fn serve(&self, peer: SocketAddr, record: Bytes) -> Result<Record, Malformed> {
+    fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
         match Message::decode(record) {
-            Ok(Message::Call(call)) => Ok(self.answer(peer, call)),
-            Ok(Message::Reply(reply)) => Err(Malformed(format!("a reply, to xid {:#010x}", reply.xid))),
+            Ok(Message::Call(call)) => self.answer(origin.peer, call, reply),
+            Ok(Message::Reply(reply)) => {
+                return Err(Malformed(format!("a reply, to xid {:#010x}", reply.xid)));
+            }
             Err(message::Error::RpcVersion { xid, .. }) => {
                 let status = ReplyStatus::RpcMismatch { low: RPC_VERSION, high: RPC_VERSION };
-                Ok(message::encode_reply(xid, &status, &()))
+                begin_reply(reply, xid, &status);
             }
-            Err(message::Error::Xdr(e)) => Err(Malformed(e.to_string())),
+            Err(message::Error::Xdr(e)) => return Err(Malformed(e.to_string())),
         }
+        Ok(Answer::Now)
     }
 }

@@ -232,6 +232,18 @@ impl Writer {
         self.done.push(v);
     }
 
+    /// Drops what was written and keeps the memory for the next message.
+    pub fn clear(&mut self) {
+        self.done.clear();
+        self.done_len = 0;
+        self.tail.clear();
+    }
+
+    /// The message as it stands: shared segments, and what follows the last of them.
+    pub fn parts(&self) -> (&[Bytes], &[u8]) {
+        (&self.done, &self.tail)
+    }
+
     /// The segments in order. Their concatenation is the message.
     pub fn finish(mut self) -> Vec<Bytes> {
         if !self.tail.is_empty() {
@@ -442,6 +454,22 @@ mod tests {
         assert_eq!(segments[1].as_ptr(), payload.as_ptr());
         assert_eq!(segments.iter().map(Bytes::len).sum::<usize>(), len);
         assert_eq!(len % 4, 0);
+    }
+
+    #[test]
+    fn a_cleared_writer_writes_again_in_the_same_memory() {
+        let mut w = Writer::with_capacity(64);
+        w.u32(1);
+        let memory = w.parts().1.as_ptr();
+        w.clear();
+        assert!(w.is_empty());
+        w.u32(2);
+        assert_eq!(w.parts(), (&[][..], &[0, 0, 0, 2][..]));
+        assert_eq!(w.parts().1.as_ptr(), memory);
+        w.opaque(&Bytes::from(vec![7; SHARE_FROM]));
+        assert_eq!(w.parts().0.iter().map(Bytes::len).sum::<usize>(), w.len());
+        w.clear();
+        assert!(w.is_empty() && w.finish().is_empty());
     }
 
     #[test]

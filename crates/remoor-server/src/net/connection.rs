@@ -1,49 +1,57 @@
-//! One TCP connection: records in, replies out, and what epoll shall report of it.
+//! One TCP connection: records in, calls that wait, replies out, and what epoll shall report of it.
 //!
-//! Locks are taken in the order reader, writer, interest; `interest` is always innermost. Every change of what
+//! A worker that was told of news *attends* to the connection: epoll is armed again when it is done, or has been taken
+//! its attention because it is in a slow call.
+//!
+//! Locks are taken in the order reader, lane, writer, interest; `interest` is always innermost. Every change of what
 //! decides the interest is followed by [`Connection::rearm`], so the last one to arm has seen all changes.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use remoor_rpc::record::{self, Record, RecordReader};
+use bytes::Bytes;
+use remoor_rpc::record::{self, RecordReader};
+use remoor_rpc::xdr::Writer;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
-use rustix::net::{SendFlags, connect_unspec};
+use rustix::net::connect_unspec;
 use socket2::Socket;
 
+use super::crew::Worker;
+use super::lane::{Call, Lane};
 use super::lapse::Epoch;
-use super::limits::{Limits, MAX_SEGMENTS, MIN_READ_BYTES, READ_BYTES};
-use super::schedule::ConnectionId;
+use super::limits::{Limits, MIN_READ_BYTES, READ_BYTES};
+use super::outgoing::Outgoing;
+use super::pace::Pace;
+use super::service::{Kind, Origin};
 use super::{locked, sys};
 
 pub(super) struct Connection {
-    pub(super) id: ConnectionId,
-    pub(super) peer: SocketAddr,
+    pub(super) origin: Origin,
     /// In which it was accepted.
     pub(super) epoch: Epoch,
+    pub(super) pace: Pace,
     socket: Socket,
     reader: Mutex<RecordReader>,
+    lane: Mutex<Lane>,
     writer: Mutex<Outgoing>,
     interest: Mutex<Interest>,
-    /// A whole record may lie in the reader, of which epoll knows nothing.
-    buffered: AtomicBool,
-    /// The schedule keeps enough calls of this connection waiting.
-    pub(super) backlogged: AtomicBool,
-    /// Records read that are neither executed nor known to the schedule yet.
-    pub(super) undispatched: AtomicUsize,
+    /// The lane takes no more.
+    stopped: AtomicBool,
+    /// NULL calls that were read and not executed.
+    nulls: AtomicUsize,
+    /// Batches since receiving more at once was last in vain, at most [`EAGER_AFTER`](super::limits::EAGER_AFTER).
+    pub(super) eager: AtomicU32,
     /// The client has ended its side; close when the last reply is out.
     pub(super) ended: AtomicBool,
     /// Written under the lock of `interest`.
     closed: AtomicBool,
-    /// Bytes of replies not taken by the socket.
+    /// Bytes of replies that the socket did not take.
     unsent: AtomicUsize,
     max_unsent: usize,
     /// Milliseconds since the server's start at which bytes last moved.
@@ -51,26 +59,33 @@ pub(super) struct Connection {
 }
 
 #[derive(Default)]
-struct Outgoing {
-    segments: VecDeque<Bytes>,
-}
-
-#[derive(Default)]
 struct Interest {
     /// What the kernel was last told to report; `None` after it reported (EPOLLONESHOT).
     armed: Option<EventFlags>,
-    /// A worker is reading; it arms again when it has a record.
-    reading: bool,
+    /// The worker that attends.
+    attended: Option<Worker>,
 }
 
 /// What a look at the socket gave.
-pub(super) enum Taken {
-    /// A whole record.
-    Record(Bytes),
-    /// Not yet a whole record.
-    Nothing,
-    /// The client ended its side.
-    Ended,
+#[derive(Debug, Default)]
+pub(super) struct Filled {
+    /// Calls that were put into the lane.
+    pub(super) calls: usize,
+    /// NULL calls that were put into the inbox.
+    pub(super) nulls: usize,
+}
+
+/// Where one worker receives, for all connections: one that is idle holds no buffer.
+pub(super) struct Inbox {
+    buffer: Box<[u8]>,
+    /// NULL calls that [`Connection::fill`] has found.
+    pub(super) nulls: Vec<Bytes>,
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        Self { buffer: vec![0; READ_BYTES].into(), nulls: Vec::new() }
+    }
 }
 
 /// Why a connection cannot go on.
@@ -83,24 +98,19 @@ pub(super) enum Error {
 }
 
 impl Connection {
-    pub(super) fn new(
-        id: ConnectionId,
-        socket: Socket,
-        peer: SocketAddr,
-        epoch: Epoch,
-        limits: &Limits,
-    ) -> Self {
+    pub(super) fn new(origin: Origin, socket: Socket, epoch: Epoch, limits: &Limits) -> Self {
         Self {
-            id,
-            peer,
+            origin,
             epoch,
+            pace: Pace::default(),
             socket,
             reader: Mutex::new(RecordReader::new(limits.record_bytes)),
+            lane: Mutex::new(Lane::new(limits.backlog_calls, limits.backlog_bytes)),
             writer: Mutex::default(),
             interest: Mutex::default(),
-            buffered: AtomicBool::new(false),
-            backlogged: AtomicBool::new(false),
-            undispatched: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            nulls: AtomicUsize::new(0),
+            eager: AtomicU32::new(0),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),
@@ -142,27 +152,35 @@ impl Connection {
     pub(super) fn register(&self, epoll: impl AsFd) -> io::Result<()> {
         let mut interest = locked(&self.interest);
         let flags = EventFlags::IN;
-        epoll::add(epoll, &self.socket, EventData::new_u64(self.id), flags | EventFlags::ONESHOT)?;
+        let data = EventData::new_u64(self.origin.connection);
+        epoll::add(epoll, &self.socket, data, flags | EventFlags::ONESHOT)?;
         interest.armed = Some(flags);
         Ok(())
     }
 
-    /// An event was reported, so epoll reports no more until armed again.
-    pub(super) fn disarmed(&self) {
-        locked(&self.interest).armed = None;
-    }
-
-    /// Takes the reading side, unless another worker has it.
-    pub(super) fn claim(&self) -> bool {
+    /// An event was reported, so epoll reports no more until armed again. The worker attends to the connection unless
+    /// another one does; whether it does.
+    pub(super) fn attend(&self, worker: Worker) -> bool {
         let mut interest = locked(&self.interest);
-        let free = !interest.reading && !self.is_closed();
-        interest.reading |= free;
+        interest.armed = None;
+        let free = interest.attended.is_none() && !self.is_closed();
+        if free {
+            interest.attended = Some(worker);
+        }
         free
     }
 
-    /// Gives the reading side back; [`Connection::rearm`] must follow.
-    pub(super) fn release(&self) {
-        locked(&self.interest).reading = false;
+    /// Whether the worker still attends.
+    pub(super) fn is_attended_by(&self, worker: Worker) -> bool {
+        locked(&self.interest).attended == Some(worker)
+    }
+
+    /// Ends a worker's attention, if it has it; [`Connection::rearm`] must follow.
+    pub(super) fn leave(&self, worker: Worker) {
+        let mut interest = locked(&self.interest);
+        if interest.attended == Some(worker) {
+            interest.attended = None;
+        }
     }
 
     /// Asks epoll for what this connection waits for now. `draining`: it is not to be read any more.
@@ -171,55 +189,112 @@ impl Connection {
         if self.is_closed() {
             return Ok(());
         }
-        let wanted = self.wanted(interest.reading, draining);
+        let wanted = self.wanted(interest.attended.is_some(), draining);
         if interest.armed != Some(wanted) {
-            let flags = wanted | EventFlags::ONESHOT;
-            epoll::modify(epoll, &self.socket, EventData::new_u64(self.id), flags)?;
+            let data = EventData::new_u64(self.origin.connection);
+            epoll::modify(epoll, &self.socket, data, wanted | EventFlags::ONESHOT)?;
             interest.armed = Some(wanted);
         }
         Ok(())
     }
 
-    /// A record that lies in the reader needs a worker though the socket has no news: "writable" wakes one.
-    fn wanted(&self, reading: bool, draining: bool) -> EventFlags {
-        let unsent = self.unsent();
+    fn wanted(&self, attended: bool, draining: bool) -> EventFlags {
         let paused = draining
-            || reading
+            || attended
             || self.ended.load(Relaxed)
-            || self.backlogged.load(Relaxed)
+            || self.stopped.load(Relaxed)
             || self.is_choked();
         let mut flags = EventFlags::empty();
         flags.set(EventFlags::IN, !paused);
-        flags.set(EventFlags::OUT, unsent > 0 || (!paused && self.buffered.load(Relaxed)));
+        flags.set(EventFlags::OUT, self.unsent() > 0);
         flags
     }
 
-    /// The next record: from the buffer, or with one look at the socket if `receive` is set.
-    pub(super) fn take(&self, receive: bool) -> Result<Taken, Error> {
+    /// Moves what has arrived into the lane, and NULL calls into the inbox: what was kept, and with `receive` what the
+    /// socket has.
+    pub(super) fn fill(
+        &self,
+        inbox: &mut Inbox,
+        receive: bool,
+        kind: impl Fn(&[u8]) -> Kind,
+    ) -> Result<Filled, Error> {
         let mut reader = locked(&self.reader);
-        let taken = take(&mut reader, receive.then_some(&self.socket));
-        self.buffered.store(reader.wanted() == 0, Relaxed);
-        taken
+        let mut sorter =
+            Sorter { connection: self, kind, nulls: &mut inbox.nulls, filled: Filled::default() };
+        let mut room = sorter.sort(&mut reader, &mut &[][..])?;
+        while room && receive {
+            let received = match receive_into(&self.socket, &mut reader, &mut inbox.buffer) {
+                Ok(Received { bytes: 0, .. }) => {
+                    self.ended.store(true, SeqCst);
+                    break;
+                }
+                Ok(received) => received,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e.into()),
+            };
+            let input = if received.in_place { 0 } else { received.bytes };
+            room = sorter.sort(&mut reader, &mut &inbox.buffer[..input])?;
+            // Of what follows epoll tells, unless it is the rest of a long record that is likely there already.
+            room &= received.is_full && !reader.is_idle();
+        }
+        Ok(sorter.filled)
     }
 
-    /// Sends as much of a reply as the socket takes and keeps the rest.
-    pub(super) fn send(&self, reply: &Record) -> io::Result<()> {
+    /// The next call to execute, and whether the connection is to be read again.
+    pub(super) fn pop(&self) -> Option<(Call, bool)> {
+        let mut lane = locked(&self.lane);
+        let popped = lane.pop()?;
+        self.stopped.store(lane.is_stopped(), Relaxed);
+        Some(popped)
+    }
+
+    /// Calls that wait.
+    pub(super) fn waiting(&self) -> usize {
+        locked(&self.lane).len()
+    }
+
+    /// NULL calls that [`Connection::fill`] found are answered.
+    pub(super) fn nulls_done(&self, n: usize) {
+        if n > 0 {
+            self.nulls.fetch_sub(n, SeqCst);
+        }
+    }
+
+    /// Whether no call of it waits, but for those that runners execute.
+    pub(super) fn is_clear(&self) -> bool {
+        self.nulls.load(SeqCst) == 0 && self.waiting() == 0
+    }
+
+    /// Drops the calls that wait.
+    pub(super) fn clear(&self) {
+        locked(&self.lane).clear();
+    }
+
+    /// Keeps a reply until [`Connection::flush`]; bytes that are kept.
+    pub(super) fn gather(&self, reply: &Writer) -> usize {
         let mut out = locked(&self.writer);
-        out.segments.extend(reply.segments().iter().cloned());
-        let mut unsent = self.unsent() + reply.len();
-        let sent = out.flush(&self.socket, &mut unsent);
-        self.unsent.store(unsent, Relaxed);
-        sent
+        out.put(reply);
+        out.len()
     }
 
-    /// Sends what the socket takes of what was kept; whether that was anything.
+    /// Sends what the socket takes; whether that was anything.
     pub(super) fn flush(&self) -> io::Result<bool> {
         let mut out = locked(&self.writer);
-        let before = self.unsent();
-        let mut unsent = before;
-        let sent = out.flush(&self.socket, &mut unsent);
-        self.unsent.store(unsent, Relaxed);
-        sent.map(|()| unsent < before)
+        let before = out.len();
+        if before == 0 {
+            return Ok(false);
+        }
+        let sent = out.flush(&self.socket);
+        self.unsent.store(out.len(), Relaxed);
+        sent.map(|()| out.len() < before)
+    }
+
+    /// Gives back the memory of empty buffers.
+    pub(super) fn shrink(&self) {
+        locked(&self.reader).shrink();
+        locked(&self.lane).shrink();
+        locked(&self.writer).shrink();
     }
 
     /// Marks the connection closed; true for the one caller that is to [`Connection::shut_down`] or
@@ -244,65 +319,57 @@ impl Connection {
     }
 }
 
-fn take(reader: &mut RecordReader, socket: Option<&Socket>) -> Result<Taken, Error> {
-    if let Some(record) = reader.next_record()? {
-        return Ok(Taken::Record(record));
-    }
-    let Some(socket) = socket else { return Ok(Taken::Nothing) };
-    loop {
-        let room = make_room(reader);
-        let got = match sys::recv_into(socket, reader.buffer()) {
-            Ok(0) => return Ok(Taken::Ended),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Taken::Nothing),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e.into()),
-        };
-        if let Some(record) = reader.next_record()? {
-            return Ok(Taken::Record(record));
-        }
-        if got < room {
-            return Ok(Taken::Nothing);
+/// Tells NULL calls from those that wait for their turn.
+struct Sorter<'a, K> {
+    connection: &'a Connection,
+    kind: K,
+    nulls: &'a mut Vec<Bytes>,
+    filled: Filled,
+}
+
+impl<K: Fn(&[u8]) -> Kind> Sorter<'_, K> {
+    /// Takes the whole records of what the reader has and of `input`; false if the lane takes no more.
+    fn sort(&mut self, reader: &mut RecordReader, input: &mut &[u8]) -> Result<bool, record::Error> {
+        let mut lane = locked(&self.connection.lane);
+        loop {
+            if lane.is_full() {
+                self.connection.stopped.store(true, Relaxed);
+                reader.keep_all(input);
+                return Ok(false);
+            }
+            let Some(record) = reader.next_record_in(input)? else { return Ok(true) };
+            let kind = (self.kind)(&record);
+            if kind.is_null {
+                self.connection.nulls.fetch_add(1, SeqCst);
+                self.filled.nulls += 1;
+                self.nulls.push(record);
+            } else {
+                self.filled.calls += 1;
+                lane.push(Call { kind, record });
+            }
         }
     }
 }
 
-/// Room for the rest of the record, whose length the reader has checked, or for one read.
-fn make_room(reader: &mut RecordReader) -> usize {
+/// What a socket gave.
+struct Received {
+    bytes: usize,
+    /// No more was asked for.
+    is_full: bool,
+    /// It is in the reader's buffer already.
+    in_place: bool,
+}
+
+/// Receives into the inbox, or straight into the reader's buffer if that waits for the rest of a long record.
+fn receive_into(socket: &Socket, reader: &mut RecordReader, inbox: &mut [u8]) -> io::Result<Received> {
     let wanted = reader.wanted();
-    let buf = reader.buffer();
-    if buf.capacity() - buf.len() < wanted.max(MIN_READ_BYTES) {
-        buf.reserve(wanted.max(READ_BYTES));
+    if reader.is_idle() || wanted < MIN_READ_BYTES {
+        let bytes = sys::recv(socket, inbox)?;
+        return Ok(Received { bytes, is_full: bytes == inbox.len(), in_place: false });
     }
-    buf.capacity() - buf.len()
-}
-
-impl Outgoing {
-    fn flush(&mut self, socket: &Socket, unsent: &mut usize) -> io::Result<()> {
-        while !self.segments.is_empty() {
-            let slices: Vec<IoSlice<'_>> =
-                self.segments.iter().take(MAX_SEGMENTS).map(|s| IoSlice::new(s)).collect();
-            let flags = (SendFlags::NOSIGNAL | SendFlags::DONTWAIT).bits();
-            match socket.send_vectored_with_flags(&slices, flags.cast_signed()) {
-                Ok(n) => {
-                    *unsent -= n;
-                    self.advance(n);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self, mut n: usize) {
-        while let Some(front) = self.segments.front_mut() {
-            if n < front.len() {
-                return front.advance(n);
-            }
-            n -= front.len();
-            self.segments.pop_front();
-        }
-    }
+    // The reader has checked the length.
+    let buffer = reader.buffer();
+    buffer.reserve(wanted);
+    let bytes = sys::recv_into(socket, buffer, wanted)?;
+    Ok(Received { bytes, is_full: bytes == wanted, in_place: true })
 }

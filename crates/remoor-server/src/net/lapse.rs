@@ -89,8 +89,13 @@ impl Heartbeat {
 
 /// Milliseconds since the host's boot, suspended time included.
 pub(super) fn boottime_millis() -> u64 {
+    boottime_nanos() / 1_000_000
+}
+
+/// Nanoseconds since the host's boot, suspended time included. The kernel shares this clock (vdso(7)).
+pub(super) fn boottime_nanos() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec.cast_unsigned() * 1000 + now.tv_nsec.cast_unsigned() / 1_000_000
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 #[cfg(test)]

@@ -48,12 +48,47 @@ impl Default for Limits {
 pub const DEFAULT_WORKERS: usize = 16;
 /// Fewest threads: one executes calls and one stays free to read and to answer NULL.
 pub const MIN_WORKERS: usize = 2;
-/// Room made for each read from a socket, in bytes.
+/// What one look at a socket takes, in bytes: a batch of calls.
 pub(super) const READ_BYTES: usize = 64 << 10;
-/// A read is not started with less room than this.
+/// A record that lacks at least this many bytes is received where it is kept, and not copied there.
 pub(super) const MIN_READ_BYTES: usize = 4 << 10;
 /// Most segments of one vectored write; Linux refuses more than `UIO_MAXIOV`.
 pub(super) const MAX_SEGMENTS: usize = 64;
+/// Replies' segments from this many bytes on are sent from where they are; shorter ones are copied behind each other.
+pub(super) const SHARE_FROM: usize = 8 << 10;
+/// A connection keeps a buffer of replies of up to this many bytes for the next ones, until it is idle.
+pub(super) const KEEP_BYTES: usize = 32 << 10;
+/// Bytes of replies that are gathered before they are sent.
+pub(super) const GATHER_BYTES: usize = 128 << 10;
+/// Replies are sent at the latest when this has passed since the first of them.
+pub(super) const GATHER: Duration = Duration::from_micros(200);
+/// Calls of one connection that a worker executes before it looks whether others wait.
+pub(super) const TURN_CALLS: usize = 64;
+/// And the time after which it looks.
+pub(super) const TURN: Duration = Duration::from_millis(1);
+/// A call that is expected to take longer is executed only after another worker can go on with what follows it. Waking
+/// one costs a few microseconds.
+pub(super) const SLOW_CALL: Duration = Duration::from_micros(150);
+/// A longer call counts as this long in the average: one alone makes no class of calls slow.
+pub(super) const LONGEST_SAMPLE: Duration = Duration::from_millis(1);
+/// Calls after a stuck one that are expected to be slow: among cached reads, few that wait for a disk are enough to
+/// hold everybody up.
+pub(super) const SUSPECT_CALLS: u32 = 64;
+/// How often workers are looked at while there are calls; one in the same call at two looks is stuck.
+pub(super) const LOOK: Duration = Duration::from_millis(1);
+/// Looks at a worker in the same call after which it loses what waits behind that call even if it does not wait but
+/// computes, or has no turn on a busy machine.
+pub(super) const LOOKS_AT_RUNNING: u32 = 5;
+/// Looks without a call after which workers are not looked at until there is one.
+pub(super) const LOOKS_IN_VAIN: u32 = 20;
+/// Events taken from epoll at a time.
+pub(super) const EVENTS: usize = 8;
+/// Waits in a row that gave a single event, after which one of several watchers goes to sleep.
+pub(super) const SINGLE_EVENTS: u32 = 64;
+/// A call that changes something is executed only if its connection was seen alive this shortly before.
+pub(super) const ALIVE_FOR: Duration = Duration::from_micros(200);
+/// Batches between attempts to receive more at once, while those are in vain.
+pub(super) const EAGER_AFTER: u32 = 16;
 /// Pending connections the kernel keeps for `accept`.
 pub(super) const LISTEN_BACKLOG: i32 = 1024;
 /// How often connections are looked through for idle and stalled ones.

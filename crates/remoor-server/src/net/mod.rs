@@ -1,14 +1,34 @@
 //! Sockets and threads. This module knows records, not NFS: what a record means is a [`Service`].
 //!
-//! Workers share one epoll instance (leader and followers): a worker takes an event, reads one record, arms the
-//! connection again, so that another worker can go on with the next record, and executes the call itself. No
-//! call changes threads between socket and file system.
+//! A worker takes an event, receives a batch of calls, executes them one after the other and sends their replies
+//! together; no call changes threads between socket and file system, and no other worker wakes for it. That holds for
+//! quick calls. One that is expected to be slow is executed after the connection was let go, so that another worker
+//! goes on with what follows; one that turns out to be slow is noticed within two milliseconds, and loses what
+//! follows it to another worker.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `service` | the seam: what a record means |
+//! | `worker` | what a worker does next |
+//! | `batch` | executing the calls of one connection |
+//! | `monitor` | noticing stuck workers and lapses |
+//! | `life` | accepting and closing connections |
+//! | `connection`, `lane`, `outgoing` | one connection: its socket, calls that wait, replies |
+//! | `schedule`, `crew`, `pace`, `lapse` | decisions, without sockets and threads |
 
+mod batch;
 mod connection;
+mod crew;
+mod lane;
 mod lapse;
+mod life;
 mod limits;
 mod listener;
+mod monitor;
+mod outgoing;
+mod pace;
 mod schedule;
+mod service;
 mod sys;
 mod worker;
 
@@ -21,32 +41,23 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use remoor_rpc::record::Record;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
 use connection::Connection;
+use crew::Worker;
 use lapse::{Heartbeat, boottime_millis};
 pub use limits::{DEFAULT_WORKERS, Limits, MIN_WORKERS};
 use listener::Listener;
-use schedule::{ConnectionId, Schedule};
-
-/// Answers records.
-pub(crate) trait Service: Send + Sync + 'static {
-    /// Whether the call is a NULL procedure: it is answered at once, whatever waits.
-    fn is_null(&self, record: &[u8]) -> bool;
-    /// Executes a call. An error means that the peer does not speak RPC: the connection is closed.
-    fn serve(&self, peer: SocketAddr, record: Bytes) -> Result<Record, Malformed>;
-}
-
-/// A record that cannot be answered.
-#[derive(Debug, thiserror::Error)]
-#[error("not an RPC call: {0}")]
-pub(crate) struct Malformed(pub(crate) String);
+use monitor::{Dormant, Slot};
+use schedule::ConnectionId;
+pub(crate) use service::{Answer, Kind, Malformed, Origin, Service};
+use worker::Roster;
 
 const STOP: u64 = 0;
-const FIRST_LISTENER: u64 = 1;
+/// Wakes one worker that waits for epoll.
+const KNOCK: u64 = 1;
+const FIRST_LISTENER: u64 = 2;
 const FIRST_CONNECTION: u64 = 1 << 32;
 
 /// What all workers share.
@@ -55,10 +66,14 @@ struct Net<S> {
     limits: Limits,
     epoll: OwnedFd,
     stop: OwnedFd,
+    knock: OwnedFd,
     listeners: Vec<Listener>,
     connections: RwLock<HashMap<ConnectionId, Arc<Connection>>>,
-    schedule: Mutex<Schedule<Task>>,
-    /// Told when a call has executed while the server drains.
+    roster: Mutex<Roster>,
+    /// One for each worker.
+    slots: Vec<Slot>,
+    dormant: Dormant,
+    /// Told when a connection's calls have executed while the server drains.
     drained: Condvar,
     draining: AtomicBool,
     /// Workers that handle an event, and so may have read a call that the schedule does not know yet.
@@ -69,12 +84,6 @@ struct Net<S> {
     started: Instant,
     swept_millis: AtomicU64,
     counts: ConnectionCounts,
-}
-
-/// A call on its way to a worker.
-struct Task {
-    connection: Arc<Connection>,
-    record: Bytes,
 }
 
 /// Connections so far.
@@ -115,12 +124,16 @@ pub(crate) fn start<S: Service>(
     let workers = workers.max(MIN_WORKERS);
     let net = Arc::new(Net::new(service, addresses, workers, limits)?);
     let ticker = Some(spawn("nfs-tick".to_owned(), &net, Net::tick)?);
-    let workers =
-        (0..workers).map(|n| spawn(format!("nfs-{n}"), &net, Net::work)).collect::<io::Result<_>>()?;
+    let work = |n: Worker| spawn(format!("nfs-{n}"), &net, move |net| net.work(n));
+    let workers = (0..workers).map(work).collect::<io::Result<_>>()?;
     Ok(Handle { net, workers, ticker })
 }
 
-fn spawn<S: Service>(name: String, net: &Arc<Net<S>>, run: fn(&Net<S>)) -> io::Result<JoinHandle<()>> {
+fn spawn<S: Service>(
+    name: String,
+    net: &Arc<Net<S>>,
+    run: impl FnOnce(&Net<S>) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let net = net.clone();
     thread::Builder::new().name(name).spawn(move || run(&net))
 }
@@ -130,16 +143,22 @@ impl<S: Service> Net<S> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
+        let knock = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // By edge: each write wakes one worker, and nobody needs to read.
+        epoll::add(&epoll, &knock, EventData::new_u64(KNOCK), EventFlags::IN | EventFlags::ET)?;
         let listeners = addresses.iter().map(|a| Listener::bind(*a)).collect::<io::Result<Vec<_>>>()?;
         for (listener, n) in listeners.iter().zip(FIRST_LISTENER..) {
             listener.register(&epoll, n)?;
         }
         Ok(Self {
             service,
-            schedule: Mutex::new(Schedule::new(workers - 1, limits.running_per_connection)),
+            roster: Mutex::new(Roster::new(workers, limits.running_per_connection)),
+            slots: (0..workers).map(|_| Slot::default()).collect(),
+            dormant: Dormant::default(),
             limits,
             epoll,
             stop,
+            knock,
             listeners,
             connections: RwLock::default(),
             drained: Condvar::new(),
@@ -196,6 +215,7 @@ impl<S: Service> Handle<S> {
         self.net.snapshot().iter().for_each(|c| {
             self.net.close(c);
         });
+        self.net.slots.iter().for_each(Slot::wake);
         if let Some(ticker) = self.ticker.take() {
             ticker.thread().unpark();
             let _ = ticker.join();
@@ -210,17 +230,18 @@ impl<S: Service> Handle<S> {
         /// Replies that leave through epoll tell nobody, so they are looked for this often.
         const LOOK: Duration = Duration::from_millis(5);
         let deadline = Instant::now() + self.net.limits.drain;
-        let mut schedule = locked(&self.net.schedule);
+        let mut roster = locked(&self.net.roster);
         loop {
             let attending = self.net.attending.load(SeqCst) > 0;
-            if !attending && schedule.is_idle() && self.net.snapshot().iter().all(|c| c.unsent() == 0) {
+            if !attending && roster.schedule.is_idle() && self.net.snapshot().iter().all(|c| c.unsent() == 0)
+            {
                 return true;
             }
             if Instant::now() >= deadline {
                 return false;
             }
-            let waited = self.net.drained.wait_timeout(schedule, LOOK);
-            schedule = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.net.drained.wait_timeout(roster, LOOK);
+            roster = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -1,244 +1,279 @@
-//! Which call executes now and which waits: pure, so that fairness and bounds are tested without sockets.
+//! Which connection's calls a worker executes: pure, so that fairness and bounds are tested without threads.
 //!
-//! At most `max_running` calls execute at a time, one less than there are workers: the worker left over reads
-//! sockets and answers NULL, so a server whose every disk is slow still proves that it lives. A connection
-//! executes at most `per_connection` calls; others wait in order of arrival, connections taking turns.
+//! A worker that executes calls of a connection is one of its *runners*. There are at most `max_running`, one less than
+//! there are workers: the worker left over reads sockets and answers NULL, so a server whose every disk is slow still
+//! proves that it lives. A connection has at most `per_connection`; connections that want one more take turns.
 
 use std::collections::{HashMap, VecDeque};
 
 /// Names a connection for as long as the server runs.
-pub(super) type ConnectionId = u64;
+pub(crate) type ConnectionId = u64;
 
 #[derive(Debug)]
-pub(super) struct Schedule<T> {
+pub(super) struct Schedule {
     max_running: usize,
     per_connection: usize,
     running: usize,
-    connections: HashMap<ConnectionId, Lane<T>>,
-    /// Connections with a backlog that may execute one more call; each at most once.
+    lanes: HashMap<ConnectionId, Lane>,
+    /// Connections that want a runner and may have one more; each at most once.
     ready: VecDeque<ConnectionId>,
 }
 
-#[derive(Debug)]
-struct Lane<T> {
-    running: usize,
-    backlog: VecDeque<(T, usize)>,
-    backlog_bytes: usize,
+#[derive(Debug, Default)]
+struct Lane {
+    runners: usize,
+    /// Calls wait that no runner has been found for.
+    is_waiting: bool,
     is_ready: bool,
     is_held: bool,
 }
 
-impl<T> Default for Lane<T> {
-    fn default() -> Self {
-        Self { running: 0, backlog: VecDeque::new(), backlog_bytes: 0, is_ready: false, is_held: false }
-    }
-}
-
-impl<T> Schedule<T> {
+impl Schedule {
     pub(super) fn new(max_running: usize, per_connection: usize) -> Self {
-        Self { max_running, per_connection, running: 0, connections: HashMap::new(), ready: VecDeque::new() }
+        Self { max_running, per_connection, running: 0, lanes: HashMap::new(), ready: VecDeque::new() }
     }
 
-    /// Gives the call back if it is to execute now; otherwise it waits.
-    pub(super) fn offer(&mut self, connection: ConnectionId, call: T, bytes: usize) -> Option<T> {
-        let lane = self.connections.entry(connection).or_default();
-        let free = self.running < self.max_running && lane.running < self.per_connection && !lane.is_held;
-        if free && lane.backlog.is_empty() {
-            lane.running += 1;
+    /// Makes the asking worker a runner; if that may not be, the connection waits for one.
+    pub(super) fn start(&mut self, connection: ConnectionId) -> bool {
+        let lane = self.lanes.entry(connection).or_default();
+        let free = self.running < self.max_running && lane.runners < self.per_connection && !lane.is_held;
+        if free {
+            lane.runners += 1;
             self.running += 1;
-            return Some(call);
+        } else {
+            self.want(connection);
         }
-        lane.backlog.push_back((call, bytes));
-        lane.backlog_bytes += bytes;
-        self.mark_ready(connection);
+        free
+    }
+
+    /// Calls wait that the connection's runners shall not be waited for; true if a free worker can take them now.
+    pub(super) fn want(&mut self, connection: ConnectionId) -> bool {
+        self.lanes.entry(connection).or_default().is_waiting = true;
+        self.mark_ready(connection) && self.running < self.max_running
+    }
+
+    /// The connection that the asking worker runs from now on.
+    pub(super) fn next(&mut self) -> Option<ConnectionId> {
+        while self.running < self.max_running {
+            let connection = self.ready.pop_front()?;
+            let Some(lane) = self.lanes.get_mut(&connection) else { continue };
+            lane.is_ready = false;
+            if lane.is_held || lane.runners >= self.per_connection {
+                continue;
+            }
+            lane.is_waiting = false;
+            lane.runners += 1;
+            self.running += 1;
+            return Some(connection);
+        }
         None
     }
 
-    /// A call of this connection has executed; the call to execute next in its stead, if any.
-    pub(super) fn finish(&mut self, connection: ConnectionId) -> Option<(ConnectionId, T)> {
+    /// A runner ends; `more`: calls wait.
+    pub(super) fn finish(&mut self, connection: ConnectionId, more: bool) {
         self.running -= 1;
-        if let Some(lane) = self.connections.get_mut(&connection) {
-            lane.running -= 1;
+        if let Some(lane) = self.lanes.get_mut(&connection) {
+            lane.runners -= 1;
+            // Not cleared: a reader may have found no free runner since this one looked.
+            lane.is_waiting |= more;
         }
-        self.drop_if_empty(connection);
         self.mark_ready(connection);
-        self.next()
+        self.drop_if_empty(connection);
     }
 
     /// Executes no more calls of a connection that waits for its client to read replies.
     pub(super) fn hold(&mut self, connection: ConnectionId) {
-        self.connections.entry(connection).or_default().is_held = true;
+        self.lanes.entry(connection).or_default().is_held = true;
     }
 
-    /// Ends [`Schedule::hold`]; the call to execute next, if any.
-    pub(super) fn release(&mut self, connection: ConnectionId) -> Option<(ConnectionId, T)> {
-        let lane = self.connections.get_mut(&connection)?;
+    /// Ends [`Schedule::hold`]; true if a free worker can run the connection now.
+    pub(super) fn release(&mut self, connection: ConnectionId) -> bool {
+        let Some(lane) = self.lanes.get_mut(&connection) else { return false };
         lane.is_held = false;
+        let ready = self.mark_ready(connection);
         self.drop_if_empty(connection);
-        self.mark_ready(connection);
-        self.next()
+        ready && self.running < self.max_running
     }
 
-    /// Drops the calls of a closed connection that wait: nobody is there for their replies.
+    /// The connection is closed: nobody waits for its calls.
     pub(super) fn forget(&mut self, connection: ConnectionId) {
-        if let Some(lane) = self.connections.get_mut(&connection) {
-            lane.backlog.clear();
-            lane.backlog_bytes = 0;
-            lane.is_held = false;
+        if let Some(lane) = self.lanes.get_mut(&connection) {
+            (lane.is_waiting, lane.is_held) = (false, false);
         }
         self.drop_if_empty(connection);
     }
 
-    /// Calls of this connection that wait, and their bytes.
-    pub(super) fn backlog(&self, connection: ConnectionId) -> (usize, usize) {
-        self.connections.get(&connection).map_or((0, 0), |lane| (lane.backlog.len(), lane.backlog_bytes))
+    /// Whether a worker that asks is given a connection.
+    pub(super) fn has_ready(&self) -> bool {
+        self.running < self.max_running && !self.ready.is_empty()
     }
 
-    /// Calls of this connection that execute or wait.
-    pub(super) fn pending(&self, connection: ConnectionId) -> usize {
-        self.connections.get(&connection).map_or(0, |lane| lane.running + lane.backlog.len())
+    /// Whether the connection has runners or wants one.
+    pub(super) fn is_busy(&self, connection: ConnectionId) -> bool {
+        self.lanes.get(&connection).is_some_and(|lane| lane.runners > 0 || lane.is_waiting)
     }
 
     /// Whether nothing executes and nothing waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.connections.values().all(|lane| lane.running == 0 && lane.backlog.is_empty())
+        self.lanes.values().all(|lane| lane.runners == 0 && !lane.is_waiting)
     }
 
     fn drop_if_empty(&mut self, connection: ConnectionId) {
-        let empty = |lane: &Lane<T>| lane.running == 0 && lane.backlog.is_empty() && !lane.is_held;
-        if self.connections.get(&connection).is_some_and(empty) {
-            self.connections.remove(&connection);
+        let empty = |lane: &Lane| lane.runners == 0 && !lane.is_waiting && !lane.is_held;
+        if self.lanes.get(&connection).is_some_and(empty) {
+            self.lanes.remove(&connection);
         }
     }
 
-    fn mark_ready(&mut self, connection: ConnectionId) {
-        let Some(lane) = self.connections.get_mut(&connection) else { return };
-        let may_run = !lane.is_held && lane.running < self.per_connection;
-        if may_run && !lane.is_ready && !lane.backlog.is_empty() {
+    /// True if the connection has become ready.
+    fn mark_ready(&mut self, connection: ConnectionId) -> bool {
+        let Some(lane) = self.lanes.get_mut(&connection) else { return false };
+        let may_run = !lane.is_held && lane.runners < self.per_connection;
+        let becomes = may_run && lane.is_waiting && !lane.is_ready;
+        if becomes {
             lane.is_ready = true;
             self.ready.push_back(connection);
         }
-    }
-
-    fn next(&mut self) -> Option<(ConnectionId, T)> {
-        while self.running < self.max_running {
-            let connection = self.ready.pop_front()?;
-            let Some(lane) = self.connections.get_mut(&connection) else { continue };
-            lane.is_ready = false;
-            if lane.is_held {
-                continue;
-            }
-            let Some((call, bytes)) = lane.backlog.pop_front() else { continue };
-            lane.backlog_bytes -= bytes;
-            lane.running += 1;
-            self.running += 1;
-            self.mark_ready(connection);
-            return Some((connection, call));
-        }
-        None
+        becomes
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn a_connection_has_its_share_and_the_rest_waits_in_order() {
+    fn a_connection_has_its_share_and_others_do_not_wait_for_it() {
         let mut s = Schedule::new(8, 2);
-        assert_eq!([1, 2, 3, 4].map(|call| s.offer(7, call, 10)), [Some(1), Some(2), None, None]);
-        assert_eq!(s.backlog(7), (2, 20));
-        assert_eq!(s.offer(8, 5, 10), Some(5), "another connection does not wait for this one");
-        assert_eq!(s.finish(7), Some((7, 3)));
-        assert_eq!(s.finish(7), Some((7, 4)));
-        assert_eq!(s.finish(7), None);
-        assert_eq!((s.finish(7), s.finish(8)), (None, None));
-        assert!(s.is_idle());
+        assert_eq!([1, 2, 3].map(|_| s.start(7)), [true, true, false]);
+        assert!(s.start(8), "another connection has its own share");
+        assert_eq!(s.next(), None);
+        s.finish(7, true);
+        assert_eq!((s.next(), s.next()), (Some(7), None));
+        (0..2).for_each(|_| s.finish(7, false));
+        s.finish(8, false);
+        assert!(s.is_idle() && s.lanes.is_empty());
+    }
+
+    #[test]
+    fn one_worker_stays_free() {
+        let mut s = Schedule::new(1, 8);
+        assert!(s.start(1) && !s.start(2) && !s.want(3), "nobody is to be woken for them");
+        assert!(!s.has_ready() && s.next().is_none());
+        s.finish(1, false);
+        assert!(s.has_ready());
+        assert_eq!(s.next(), Some(2));
     }
 
     #[test]
     fn connections_take_turns() {
         let mut s = Schedule::new(1, 8);
-        s.offer(1, 'a', 0);
-        for call in ['b', 'c', 'd'] {
-            s.offer(1, call, 0);
-        }
-        s.offer(2, 'x', 0);
-        assert_eq!(s.finish(1), Some((1, 'b')));
-        assert_eq!(s.finish(1), Some((2, 'x')));
-        assert_eq!(s.finish(2), Some((1, 'c')));
+        assert!(s.start(1) && !s.start(2));
+        s.finish(1, true);
+        assert_eq!(s.next(), Some(2));
+        s.finish(2, true);
+        assert_eq!(s.next(), Some(1));
     }
 
     #[test]
-    fn calls_of_a_closed_connection_are_dropped_unexecuted() {
-        let mut s = Schedule::new(1, 8);
-        s.offer(1, 'a', 0);
-        s.offer(2, 'b', 9);
-        s.offer(3, 'c', 9);
-        s.forget(2);
-        assert_eq!(s.backlog(2), (0, 0));
-        s.forget(1);
-        assert_eq!(s.finish(1), Some((3, 'c')));
-        assert_eq!(s.finish(3), None);
-        assert!(s.is_idle());
+    fn a_slow_connection_is_given_more_runners_one_wake_each() {
+        let mut s = Schedule::new(3, 8);
+        assert!(s.start(1) && s.want(1) && !s.want(1), "it is ready once");
+        assert_eq!(s.next(), Some(1));
+        assert!(s.want(1));
+        assert_eq!((s.next(), s.want(1)), (Some(1), false));
     }
 
     #[test]
     fn a_held_connection_executes_nothing_until_released() {
         let mut s = Schedule::new(2, 1);
-        assert_eq!((s.offer(1, 'a', 1), s.offer(1, 'b', 1)), (Some('a'), None));
+        assert!(s.start(1));
         s.hold(1);
-        assert_eq!(s.finish(1), None);
-        assert_eq!(s.offer(2, 'x', 1), Some('x'), "others go on");
-        assert_eq!(s.release(1), Some((1, 'b')));
-        assert_eq!((s.finish(1), s.finish(2)), (None, None));
-        assert!(s.is_idle());
+        s.finish(1, true);
+        assert_eq!((s.next(), s.start(2)), (None, true));
+        assert!(s.release(1));
+        assert_eq!(s.next(), Some(1));
+        s.finish(1, false);
+        s.finish(2, false);
         s.hold(3);
-        assert_eq!(s.release(3), None);
-        assert!(s.connections.is_empty(), "nothing is remembered of it");
+        assert!(!s.release(3) && s.lanes.is_empty(), "nothing is remembered of it");
     }
 
-    /// Whatever the order of events, the bounds hold, each connection's calls start in order, and none is lost.
     #[test]
-    fn bounds_hold_and_nothing_is_lost() {
-        let mut random = 0x2545_f491_4f6c_dd1d_u64;
-        let mut draw = move |n: u64| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random % n
-        };
-        let mut s = Schedule::new(3, 2);
-        let mut running: Vec<u64> = Vec::new();
-        let (mut offered, mut started) = ([0u64; 4], [0u64; 4]);
-        let mut start = |running: &mut Vec<u64>, c: u64, call: u64| {
-            assert_eq!(call, started[c as usize], "in order");
-            started[c as usize] += 1;
-            running.push(c);
-            assert!(running.len() <= 3 && running.iter().filter(|x| **x == c).count() <= 2);
-        };
-        for step in 0..20_000 {
-            let c = draw(4);
-            if step < 15_000 && draw(2) == 0 {
-                let call = offered[c as usize];
-                offered[c as usize] += 1;
-                if s.offer(c, call, 1).is_some() {
-                    start(&mut running, c, call);
-                }
-            } else if !running.is_empty() {
-                let at = draw(running.len() as u64) as usize;
-                let done = running.swap_remove(at);
-                if let Some((c, call)) = s.finish(done) {
-                    start(&mut running, c, call);
-                }
-            }
-        }
-        while let Some(done) = running.pop() {
-            if let Some((c, call)) = s.finish(done) {
-                start(&mut running, c, call);
-            }
-        }
+    fn a_closed_connection_wants_nobody() {
+        let mut s = Schedule::new(1, 8);
+        assert!(s.start(1) && !s.start(2) && !s.start(3));
+        s.forget(2);
+        s.finish(1, false);
+        assert_eq!((s.next(), s.is_busy(2)), (Some(3), false));
+        s.forget(3);
+        s.finish(3, false);
         assert!(s.is_idle());
-        assert_eq!(offered, started);
+    }
+
+    /// Threads as a model sees them: each connection's calls that wait, and who runs what.
+    #[derive(Default)]
+    struct Model {
+        waiting: [usize; 4],
+        runners: Vec<u64>,
+        executed: usize,
+    }
+
+    impl Model {
+        fn check(&self, s: &Schedule) {
+            assert!(self.runners.len() <= 3);
+            for c in 0..4 {
+                assert!(self.runners.iter().filter(|r| **r == c).count() <= 2);
+                let waits = self.waiting[c as usize] > 0;
+                assert!(!waits || s.is_busy(c), "calls of {c} wait and nobody knows");
+            }
+        }
+
+        /// A runner executes one call, and ends if there is none.
+        fn step(&mut self, s: &mut Schedule, at: usize) {
+            let c = self.runners[at];
+            match self.waiting[c as usize].checked_sub(1) {
+                Some(left) => (self.waiting[c as usize], self.executed) = (left, self.executed + 1),
+                None => {
+                    self.runners.swap_remove(at);
+                    s.finish(c, false);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever the order of events, the bounds hold, and no call is left to itself.
+        #[test]
+        fn bounds_hold_and_nothing_is_lost(events in proptest::collection::vec((0u8..6, 0u64..4), 0..400)) {
+            let (mut s, mut m, mut offered) = (Schedule::new(3, 2), Model::default(), 0);
+            for (what, c) in events {
+                match what {
+                    0 | 1 => {
+                        (m.waiting[c as usize], offered) = (m.waiting[c as usize] + 1, offered + 1);
+                        if s.start(c) {
+                            m.runners.push(c);
+                        }
+                    }
+                    2 if m.waiting[c as usize] > 0 => _ = s.want(c),
+                    3 => m.runners.extend(s.next()),
+                    4 if c < 2 => s.hold(c),
+                    5 if c < 2 => _ = s.release(c),
+                    _ if !m.runners.is_empty() => m.step(&mut s, c as usize % m.runners.len()),
+                    _ => {}
+                }
+                m.check(&s);
+            }
+            (0..2).for_each(|c| _ = s.release(c));
+            loop {
+                m.runners.extend(s.next());
+                if m.runners.is_empty() { break }
+                m.step(&mut s, 0);
+            }
+            prop_assert!(s.is_idle());
+            prop_assert_eq!(offered, m.executed);
+        }
     }
 }

@@ -86,6 +86,45 @@ fn null_is_answered_while_every_worker_that_may_wait_does() {
     assert_eq!(answered, slow.into_iter().collect());
 }
 
+#[test]
+fn what_comes_in_one_segment_with_a_slow_call_does_not_wait_for_it() {
+    let (server, fault) = faulty(|b| b);
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    let call = |xid, offset| {
+        encode_call::<v3::Read>(xid, &client.credential, &read(&file, offset, 10)).segments().concat()
+    };
+    let null = encode_call::<v3::Null>(7, &OpaqueAuth::none(), &()).segments().concat();
+    let batch =
+        [call(1, 0), call(2, SLOW), call(3, 0), call(4, SLOW), call(5, SLOW), call(6, 0), null].concat();
+    client.write(&batch);
+    let answered: HashSet<u32> = (0..4).map(|_| client.reply().unwrap().xid).collect();
+    assert_eq!(answered, [1, 3, 6, 7].into());
+    // Slow calls wait beside each other.
+    fault.await_waiting(3);
+    fault.let_go();
+    let answered: HashSet<u32> = (0..3).map(|_| client.reply().unwrap().xid).collect();
+    assert_eq!(answered, [2, 4, 5].into());
+}
+
+#[test]
+fn a_thousand_calls_in_flight_are_all_answered() {
+    let server = memory();
+    let mut client = Client::connect(&server);
+    let root = client.mount("/x").unwrap();
+    let mut calls = Vec::new();
+    for xid in 0..1000 {
+        let on = v3::OnFile { file: root.clone() };
+        calls.extend(match xid % 5 {
+            0 => encode_call::<v3::Null>(xid, &OpaqueAuth::none(), &()).segments().concat(),
+            _ => encode_call::<v3::Getattr>(xid, &client.credential, &on).segments().concat(),
+        });
+    }
+    client.write(&calls);
+    let answered: HashSet<u32> = (0..1000).map(|_| client.reply().unwrap().xid).collect();
+    assert_eq!(answered, (0..1000).collect());
+}
+
 impl Client {
     /// NULL is answered before a call that was sent earlier, and that one afterwards.
     fn call_null_before(&mut self, earlier: u32) {
