@@ -22,6 +22,7 @@ use super::{FIRST_CONNECTION, FIRST_LISTENER, Malformed, Net, STOP, Service, Tas
 impl<S: Service> Net<S> {
     /// Serves until the server stops.
     pub(super) fn work(&self) {
+        crate::vfs::local::keep_identity();
         let tick = Timespec { tv_sec: SWEEP.as_secs().cast_signed(), tv_nsec: 0 };
         while !self.stopping.load(Relaxed) {
             let mut event = [Event { flags: EventFlags::empty(), data: EventData::new_u64(STOP) }];
