@@ -30,14 +30,20 @@ fn last_error() -> Errno {
 
 /// The handle of what `fd` is open on; an O_PATH descriptor will do.
 pub(crate) fn name_to_handle(fd: BorrowedFd<'_>) -> Result<KernelHandle, Errno> {
+    name_to_handle_at(fd, c"").map(|(handle, _)| handle)
+}
+
+/// The handle of what has `name` in `dir`, of a symbolic link itself, and the number of the mount it is in; with an
+/// empty name of what `dir` is open on.
+pub(crate) fn name_to_handle_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<(KernelHandle, i32), Errno> {
     let mut raw = RawHandle { size: MAX_HANDLE_SIZE as u32, kind: 0, bytes: [0; MAX_HANDLE_SIZE] };
     let mut mount_id = 0;
     // SAFETY: `raw` is laid out as `struct file_handle` followed by `size` bytes, the path is a C string, and both
     // pointers are good for writing during the call.
     let done = unsafe {
         libc::name_to_handle_at(
-            fd.as_raw_fd(),
-            c"".as_ptr(),
+            dir.as_raw_fd(),
+            name.as_ptr(),
             (&raw mut raw).cast(),
             &raw mut mount_id,
             libc::AT_EMPTY_PATH,
@@ -47,7 +53,7 @@ pub(crate) fn name_to_handle(fd: BorrowedFd<'_>) -> Result<KernelHandle, Errno> 
         return Err(last_error());
     }
     let bytes = raw.bytes[..MAX_HANDLE_SIZE.min(raw.size as usize)].to_vec();
-    Ok(KernelHandle { kind: raw.kind, bytes })
+    Ok((KernelHandle { kind: raw.kind, bytes }, mount_id))
 }
 
 /// Opens with O_PATH what `handle` names in the file system that `mount` is open on.
@@ -70,6 +76,15 @@ pub(crate) fn may_access(fd: BorrowedFd<'_>, mode: i32) -> Result<(), Errno> {
     let flags = libc::AT_EMPTY_PATH | libc::AT_EACCESS;
     // SAFETY: faccessat2 takes a descriptor, a C string and two numbers, and writes nothing.
     let done = unsafe { libc::syscall(libc::SYS_faccessat2, fd.as_raw_fd(), path.as_ptr(), mode, flags) };
+    if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// The error of a write-back that this descriptor was not told of yet. Looks at the last byte a file can have, so that
+/// nothing is waited for (`ksys_sync_file_range`, `file_check_and_advance_wb_err`).
+pub(crate) fn write_error(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: sync_file_range takes numbers only.
+    let done =
+        unsafe { libc::sync_file_range(fd.as_raw_fd(), i64::MAX - 1, 1, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 

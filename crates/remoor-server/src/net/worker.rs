@@ -64,6 +64,7 @@ enum Duty {
 impl<S: Service> Net<S> {
     /// Serves until the server stops.
     pub(super) fn work(&self, worker: Worker) {
+        crate::vfs::local::keep_identity();
         let mut hands = Hands {
             worker,
             inbox: Inbox::new(),

@@ -12,8 +12,6 @@ pub(super) fn handle(request: &Request<'_>, args: CommitArgs) -> Res<CommitOk, W
 /// The whole file, whatever range is asked. With `async` nothing is waited for, as in knfsd's `nfsd_commit`.
 fn commit(o: &Object<'_>, args: &CommitArgs) -> Result<CommitOk, NfsStat> {
     args.offset.checked_add(args.count.into()).ok_or(NfsStat::Inval)?;
-    if o.options.sync {
-        o.vfs().commit(&o.caller, &o.node)?;
-    }
-    Ok(CommitOk { wcc: o.wcc(), verf: o.request.state.write_verf })
+    let wcc = if o.options.sync { o.changed(o.vfs().commit(&o.caller, &o.node)?) } else { o.wcc() };
+    Ok(CommitOk { wcc, verf: o.write_verf(o.vfs().write_epoch()) })
 }

@@ -10,8 +10,8 @@ pub(super) fn handle(request: &Request<'_>, args: LinkArgs) -> Res<LinkWcc, Link
     let run = |o: &Object<'_>| {
         let name = name::new(&args.to.name)?;
         let dir = o.with(&args.to.dir)?;
-        o.vfs().link(&o.caller, &o.node, &dir, name)?;
-        Ok(both(o, &args.to.dir))
+        let (attr, dir_wcc) = o.vfs().link(&o.caller, &o.node, &dir, name)?;
+        Ok(LinkWcc { attr: Some(o.of_export(attr)), dir_wcc: o.changed(dir_wcc) })
     };
     answer(Object::open_writable(request, &args.file), run, |o| both(o, &args.to.dir))
 }

@@ -1,11 +1,11 @@
 //! The object a handle names, for one caller: what nearly every procedure begins with.
 
-use remoor_nfs::v3::{Fattr, FileHandle, NfsStat, PostOpAttr, Res, WccData};
+use remoor_nfs::v3::{Fattr, FileHandle, NfsStat, PostOpAttr, Res, WccData, WriteVerf};
 
 use crate::exports::Options;
 use crate::service::Request;
 use crate::state::ServedExport;
-use crate::vfs::{Caller, Node, NodeHandle, Vfs};
+use crate::vfs::{Caller, Made, NodeHandle, Vfs};
 
 /// An object in an export, on behalf of a caller.
 pub(super) struct Object<'a> {
@@ -61,8 +61,17 @@ impl<'a> Object<'a> {
         self.vfs().getattr(&self.caller, node).ok().map(|attr| self.of_export(attr))
     }
 
-    /// Cache consistency data without attributes from before: nothing serialises this call with others, and
-    /// attributes that may be of another's change would keep a client from noticing that change.
+    /// What an operation told of an object that it changed.
+    pub(super) fn changed(&self, wcc: WccData) -> WccData {
+        WccData { after: wcc.after.map(|attr| self.of_export(attr)), ..wcc }
+    }
+
+    /// The verifier of what is written in this epoch of the vfs (RFC 1813 section 3.3.7).
+    pub(super) fn write_verf(&self, epoch: u64) -> WriteVerf {
+        (u64::from_be_bytes(self.request.state.write_verf) ^ epoch).to_be_bytes()
+    }
+
+    /// Cache consistency data of an operation that failed: the object may have been changed by others since.
     pub(super) fn wcc(&self) -> WccData {
         WccData { before: None, after: self.post_op() }
     }
@@ -78,9 +87,10 @@ impl<'a> Object<'a> {
     }
 
     /// What CREATE, MKDIR, SYMLINK and MKNOD tell of a new object.
-    pub(super) fn created(&self, node: Node) -> Result<remoor_nfs::v3::CreateOk, NfsStat> {
-        let file = Some(self.seal(&node.handle)?);
-        Ok(remoor_nfs::v3::CreateOk { file, attr: Some(self.of_export(node.attr)), dir_wcc: self.wcc() })
+    pub(super) fn created(&self, made: Made) -> Result<remoor_nfs::v3::CreateOk, NfsStat> {
+        let file = Some(self.seal(&made.node.handle)?);
+        let attr = Some(self.of_export(made.node.attr));
+        Ok(remoor_nfs::v3::CreateOk { file, attr, dir_wcc: self.changed(made.dir) })
     }
 }
 

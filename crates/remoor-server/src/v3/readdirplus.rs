@@ -37,7 +37,7 @@ fn readdirplus(o: &Object<'_>, args: &ReaddirplusArgs) -> Result<ReaddirplusOk, 
 /// do `.` and `..`, which the client has.
 fn plus(o: &Object<'_>, entry: DirEntry) -> EntryPlus {
     let is_dot = matches!(&entry.name[..], b"." | b"..");
-    let looked_up = (!is_dot).then(|| o.vfs().lookup(&o.caller, &o.node, &entry.name).ok()).flatten();
+    let looked_up = (!is_dot).then(|| o.vfs().look_at(&o.caller, &o.node, &entry.name).ok()).flatten();
     let found = looked_up.and_then(|node| Some((o.seal(&node.handle).ok()?, o.of_export(node.attr))));
     let (file, attr) = found.unzip();
     EntryPlus { fileid: entry.fileid, name: entry.name.into(), cookie: entry.cookie, attr, file }

@@ -7,8 +7,8 @@ use crate::service::Request;
 
 pub(super) fn handle(request: &Request<'_>, args: OnFile) -> Res<ReadlinkOk, PostOpAttr> {
     let run = |o: &Object<'_>| {
-        let path = o.vfs().readlink(&o.caller, &o.node)?.into();
-        Ok(ReadlinkOk { attr: o.post_op(), path })
+        let (text, attr) = o.vfs().readlink(&o.caller, &o.node)?;
+        Ok(ReadlinkOk { attr: Some(o.of_export(attr)), path: text.into() })
     };
     answer(Object::open(request, &args.file), run, Object::post_op)
 }

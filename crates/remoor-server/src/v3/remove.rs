@@ -9,8 +9,7 @@ use crate::service::Request;
 pub(super) fn handle(request: &Request<'_>, args: DirOp) -> Res<WccData, WccData> {
     let run = |o: &Object<'_>| {
         let name = name::proper(&args.name, NfsStat::Acces)?;
-        o.vfs().remove(&o.caller, &o.node, name)?;
-        Ok(o.wcc())
+        Ok(o.changed(o.vfs().remove(&o.caller, &o.node, name)?))
     };
     answer(Object::open_writable(request, &args.dir), run, Object::wcc)
 }

@@ -11,8 +11,8 @@ pub(super) fn handle(request: &Request<'_>, args: RenameArgs) -> Res<RenameWcc, 
         let from = name::proper(&args.from.name, NfsStat::Inval)?;
         let to = name::proper(&args.to.name, NfsStat::Inval)?;
         let to_dir = o.with(&args.to.dir)?;
-        o.vfs().rename(&o.caller, (&o.node, from), (&to_dir, to))?;
-        Ok(both(o, &args.to.dir))
+        let (left, entered) = o.vfs().rename(&o.caller, (&o.node, from), (&to_dir, to))?;
+        Ok(RenameWcc { from: o.changed(left), to: o.changed(entered) })
     };
     answer(Object::open_writable(request, &args.from.dir), run, |o| both(o, &args.to.dir))
 }

@@ -9,8 +9,7 @@ use crate::service::Request;
 pub(super) fn handle(request: &Request<'_>, args: DirOp) -> Res<WccData, WccData> {
     let run = |o: &Object<'_>| {
         let if_dot = if &args.name.0[..] == b"." { NfsStat::Inval } else { NfsStat::Exist };
-        o.vfs().rmdir(&o.caller, &o.node, name::proper(&args.name, if_dot)?)?;
-        Ok(o.wcc())
+        Ok(o.changed(o.vfs().rmdir(&o.caller, &o.node, name::proper(&args.name, if_dot)?)?))
     };
     answer(Object::open_writable(request, &args.dir), run, Object::wcc)
 }

@@ -7,9 +7,6 @@ use crate::service::Request;
 
 pub(super) fn handle(request: &Request<'_>, args: SetattrArgs) -> Res<WccData, WccData> {
     let object = Object::open_writable(request, &args.file);
-    let run = |o: &Object<'_>| {
-        let attr = o.vfs().setattr(&o.caller, &o.node, &args.attr, args.guard)?;
-        Ok(WccData { before: None, after: Some(o.of_export(attr)) })
-    };
+    let run = |o: &Object<'_>| Ok(o.changed(o.vfs().setattr(&o.caller, &o.node, &args.attr, args.guard)?));
     answer(object, run, Object::wcc)
 }

@@ -8,7 +8,7 @@ mod permission;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, NfsStat, Sattr, StableHow, Time};
+use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, NfsStat, Sattr, StableHow, Time, WccData};
 
 use self::creation::{NewAttr, check_link_text, exclusive_times, is_dot, made_by, mknod_parts};
 
@@ -41,6 +41,35 @@ pub struct Node {
     pub attr: Fattr,
 }
 
+/// An object that was made, and what that did to its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The object.
+    pub node: Node,
+    /// Of the directory; see [`Vfs`].
+    pub dir: WccData,
+}
+
+/// What READ found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadData {
+    /// At most as much as was asked.
+    pub data: Bytes,
+    /// Whether the end was reached.
+    pub eof: bool,
+    /// The file's attributes.
+    pub attr: Fattr,
+}
+
+/// What WRITE did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// How durable the data is: as asked, or better.
+    pub committed: StableHow,
+    /// Of the file; see [`Vfs`].
+    pub wcc: WccData,
+}
+
 /// One directory entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
@@ -55,21 +84,35 @@ pub struct DirEntry {
 /// A file system as NFS sees it. Every call may run on any thread, many at a time.
 ///
 /// Names are single components, already checked to be non-empty, without `/` and NUL, and within 255 bytes.
+///
+/// [`WccData`] tells what an operation did to an object. Its attributes from before are there only if no other operation of
+/// this vfs changed the object between them and those from after: a client that knew them missed nothing. `fsid` is filled
+/// in by the export, here too.
 #[allow(missing_docs, reason = "named after the procedures of RFC 1813")]
 pub trait Vfs: Send + Sync {
     /// Handle of the exported directory.
     fn root(&self) -> Result<NodeHandle>;
     fn getattr(&self, caller: &Caller, node: &NodeHandle) -> Result<Fattr>;
     /// With a guard the change happens only if ctime equals it, else NFS3ERR_NOT_SYNC.
-    fn setattr(&self, caller: &Caller, node: &NodeHandle, attr: &Sattr, guard: Option<Time>)
-    -> Result<Fattr>;
+    fn setattr(
+        &self,
+        caller: &Caller,
+        node: &NodeHandle,
+        attr: &Sattr,
+        guard: Option<Time>,
+    ) -> Result<WccData>;
     fn lookup(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<Node>;
-    /// The granted bits of those asked.
-    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<u32>;
-    fn readlink(&self, caller: &Caller, node: &NodeHandle) -> Result<Bytes>;
-    /// At most `count` bytes from `offset`, and whether the end was reached.
-    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<(Bytes, bool)>;
-    /// Writes all of `data` as durable as asked, or better; returns how durable it is.
+    /// As [`Vfs::lookup`], of an entry that READDIRPLUS lists; the client need not use it next.
+    fn look_at(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<Node> {
+        self.lookup(caller, dir, name)
+    }
+    /// The granted bits of those asked, and the object's attributes.
+    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<(u32, Fattr)>;
+    /// The text of a symbolic link, and its attributes.
+    fn readlink(&self, caller: &Caller, node: &NodeHandle) -> Result<(Bytes, Fattr)>;
+    /// At most `count` bytes from `offset`.
+    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<ReadData>;
+    /// Writes all of `data` as durable as asked, or better.
     fn write(
         &self,
         caller: &Caller,
@@ -77,9 +120,9 @@ pub trait Vfs: Send + Sync {
         offset: u64,
         data: &Bytes,
         stable: StableHow,
-    ) -> Result<StableHow>;
-    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Node>;
-    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Node>;
+    ) -> Result<Written>;
+    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Made>;
+    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Made>;
     fn symlink(
         &self,
         caller: &Caller,
@@ -87,12 +130,25 @@ pub trait Vfs: Send + Sync {
         name: &[u8],
         text: &[u8],
         attr: &Sattr,
-    ) -> Result<Node>;
-    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Node>;
-    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()>;
-    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()>;
-    fn rename(&self, caller: &Caller, from: (&NodeHandle, &[u8]), to: (&NodeHandle, &[u8])) -> Result<()>;
-    fn link(&self, caller: &Caller, node: &NodeHandle, dir: &NodeHandle, name: &[u8]) -> Result<()>;
+    ) -> Result<Made>;
+    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Made>;
+    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<WccData>;
+    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<WccData>;
+    /// What it did to the directories, the one it left first.
+    fn rename(
+        &self,
+        caller: &Caller,
+        from: (&NodeHandle, &[u8]),
+        to: (&NodeHandle, &[u8]),
+    ) -> Result<(WccData, WccData)>;
+    /// The attributes of what has one more name, and what it did to the directory.
+    fn link(
+        &self,
+        caller: &Caller,
+        node: &NodeHandle,
+        dir: &NodeHandle,
+        name: &[u8],
+    ) -> Result<(Fattr, WccData)>;
     /// Offers entries after `cookie` (0: from the start) until `each` breaks; true if the end was reached. `.` and `..`
     /// are among them: a Linux client shows applications what READDIR gave and adds neither.
     fn readdir(
@@ -108,5 +164,10 @@ pub trait Vfs: Send + Sync {
         i64::MAX as u64
     }
     /// Makes everything written to the file before this call stable.
-    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<()>;
+    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData>;
+    /// Changes whenever unstable data may have been lost while the server ran. A WRITE tells the one from before it wrote,
+    /// COMMIT the one from after it ended, both as part of the write verifier.
+    fn write_epoch(&self) -> u64 {
+        0
+    }
 }

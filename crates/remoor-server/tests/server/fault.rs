@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
 
-use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, Sattr, StableHow, Time};
+use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, Sattr, StableHow, Time, WccData};
 use remoor_rpc::Bytes;
 use remoor_server::vfs::memory::MemoryVfs;
-use remoor_server::vfs::{Caller, DirEntry, Node, NodeHandle, Result, Vfs};
+use remoor_server::vfs::{Caller, DirEntry, Made, Node, NodeHandle, ReadData, Result, Vfs, Written};
 
 /// Reads at offset [`SLOW`] wait for [`Fault::let_go`]; all else is a [`MemoryVfs`].
 pub(crate) struct Fault {
@@ -59,7 +59,7 @@ impl Fault {
 }
 
 impl Vfs for Fault {
-    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<(Bytes, bool)> {
+    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<ReadData> {
         match offset {
             SLOW => self.wait(),
             PANIC => panic!("told to"),
@@ -80,50 +80,54 @@ impl Vfs for Fault {
         node: &NodeHandle,
         attr: &Sattr,
         guard: Option<Time>,
-    ) -> Result<Fattr> {
+    ) -> Result<WccData> {
         self.inner.setattr(caller, node, attr, guard)
     }
     fn lookup(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<Node> {
         self.inner.lookup(caller, dir, name)
     }
-    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<u32> {
+    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<(u32, Fattr)> {
         self.inner.access(caller, node, bits)
     }
-    fn readlink(&self, caller: &Caller, node: &NodeHandle) -> Result<Bytes> {
+    fn readlink(&self, caller: &Caller, node: &NodeHandle) -> Result<(Bytes, Fattr)> {
         self.inner.readlink(caller, node)
     }
-    fn write(
-        &self,
-        c: &Caller,
-        n: &NodeHandle,
-        offset: u64,
-        data: &Bytes,
-        s: StableHow,
-    ) -> Result<StableHow> {
+    fn write(&self, c: &Caller, n: &NodeHandle, offset: u64, data: &Bytes, s: StableHow) -> Result<Written> {
         self.inner.write(c, n, offset, data, s)
     }
-    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Node> {
+    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Made> {
         self.inner.create(caller, dir, name, how)
     }
-    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Node> {
+    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Made> {
         self.inner.mkdir(caller, dir, name, attr)
     }
-    fn symlink(&self, c: &Caller, dir: &NodeHandle, name: &[u8], text: &[u8], attr: &Sattr) -> Result<Node> {
+    fn symlink(&self, c: &Caller, dir: &NodeHandle, name: &[u8], text: &[u8], attr: &Sattr) -> Result<Made> {
         self.inner.symlink(c, dir, name, text, attr)
     }
-    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Node> {
+    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Made> {
         self.inner.mknod(caller, dir, name, what)
     }
-    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<WccData> {
         self.inner.remove(caller, dir, name)
     }
-    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<WccData> {
         self.inner.rmdir(caller, dir, name)
     }
-    fn rename(&self, caller: &Caller, from: (&NodeHandle, &[u8]), to: (&NodeHandle, &[u8])) -> Result<()> {
+    fn rename(
+        &self,
+        caller: &Caller,
+        from: (&NodeHandle, &[u8]),
+        to: (&NodeHandle, &[u8]),
+    ) -> Result<(WccData, WccData)> {
         self.inner.rename(caller, from, to)
     }
-    fn link(&self, caller: &Caller, node: &NodeHandle, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn link(
+        &self,
+        caller: &Caller,
+        node: &NodeHandle,
+        dir: &NodeHandle,
+        name: &[u8],
+    ) -> Result<(Fattr, WccData)> {
         self.inner.link(caller, node, dir, name)
     }
     fn readdir(
@@ -138,7 +142,7 @@ impl Vfs for Fault {
     fn fsstat(&self, caller: &Caller) -> Result<FsstatOk> {
         self.inner.fsstat(caller)
     }
-    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<()> {
+    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {
         self.inner.commit(caller, node)
     }
 }

@@ -104,7 +104,7 @@ fn setattr_and_its_guard(served: Served) {
     let wcc = client.call::<v3::Setattr>(&set(mode(0o600), Some(before.ctime))).into_result().unwrap();
     let after = wcc.after.unwrap();
     assert_eq!(after.mode & 0o777, 0o600);
-    assert_eq!(wcc.before, None, "nothing serialises the change with others");
+    assert_eq!(wcc.before, Some((&before).into()), "nobody else changed it");
     assert_eq!(after.fsid, before.fsid);
     let size = Sattr { size: Some(5), ..Sattr::default() };
     let wrong = v3::Time { seconds: 1, nanos: 1 };

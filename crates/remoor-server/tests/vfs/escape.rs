@@ -43,7 +43,7 @@ fn links_lead_nowhere() {
         assert_eq!((etc.attr.kind, passwd.attr.kind), (FileType::Symlink, FileType::Symlink));
         assert_eq!(vfs.lookup(&own(), &etc.handle, b"passwd"), Err(NfsStat::NotDir));
         assert_eq!(vfs.read(&own(), &passwd.handle, 0, 10), Err(NfsStat::Inval));
-        assert_eq!(vfs.readlink(&own(), &passwd.handle).unwrap(), "/etc/passwd");
+        assert_eq!(vfs.readlink(&own(), &passwd.handle).unwrap().0, "/etc/passwd");
         let size = Sattr { size: Some(0), ..Sattr::default() };
         assert_eq!(vfs.setattr(&own(), &passwd.handle, &size, None), Err(NfsStat::Inval));
         let create = vfs.create(&own(), &root, b"passwd", &CreateHow::Unchecked(size));

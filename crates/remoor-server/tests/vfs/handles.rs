@@ -134,7 +134,9 @@ fn an_exclusive_create_is_known_again_on_the_other_node() {
         let served = Served::new();
         let (a, b) = (served.node("a", scheme), served.node("b", scheme));
         let root = a.root().unwrap();
-        let create = |vfs: &LocalVfs, verf| vfs.create(&own(), &root, b"file", &CreateHow::Exclusive(verf));
+        let create = |vfs: &LocalVfs, verf| {
+            vfs.create(&own(), &root, b"file", &CreateHow::Exclusive(verf)).map(|made| made.node)
+        };
         let node = create(&a, *b"verifier").unwrap();
         assert_eq!(create(&b, *b"verifier").unwrap().handle, node.handle);
         assert_eq!(create(&served.node("c", scheme), *b"verifier").unwrap().handle, node.handle);

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use remoor_nfs::v3::{FileType, NfsStat, Sattr, StableHow};
+use remoor_nfs::v3::{FileType, NfsStat, Sattr, StableHow, WccData};
 use remoor_server::vfs::local::Scheme;
 use remoor_server::vfs::memory::{DEFAULT_LIMIT_BYTES, MemoryVfs};
-use remoor_server::vfs::{Caller, Node, NodeHandle, Result, Vfs};
+use remoor_server::vfs::{Caller, Made, Node, NodeHandle, Result, Vfs};
 
 use crate::ops::{Attributes, NAMES, Op, Pick, op};
 use crate::served::{Served, is_single_user, names, own, schemes};
@@ -50,9 +50,13 @@ impl Side<'_> {
         Ok(Outcome::Object((&node.attr).into()))
     }
 
+    fn keep_made(&mut self, made: Result<Made>) -> Result<Outcome> {
+        self.keep(made.map(|made| made.node))
+    }
+
     fn run(&mut self, caller: &Caller, op: &Op) -> Result<Outcome> {
         let vfs = self.vfs;
-        let done = |result: Result<()>| result.map(|()| Outcome::Done);
+        let done = |result: Result<WccData>| result.map(|_| Outcome::Done);
         match op {
             Op::Lookup(dir, name) => {
                 let (dir, name) = self.place((*dir, *name));
@@ -61,23 +65,23 @@ impl Side<'_> {
             }
             Op::Create(dir, name, how) => {
                 let (dir, name) = self.place((*dir, *name));
-                let node = vfs.create(caller, dir, name, how);
-                self.keep(node)
+                let made = vfs.create(caller, dir, name, how);
+                self.keep_made(made)
             }
             Op::Mkdir(dir, name, attr) => {
                 let (dir, name) = self.place((*dir, *name));
-                let node = vfs.mkdir(caller, dir, name, attr);
-                self.keep(node)
+                let made = vfs.mkdir(caller, dir, name, attr);
+                self.keep_made(made)
             }
             Op::Symlink(dir, name) => {
                 let (dir, name) = self.place((*dir, *name));
-                let node = vfs.symlink(caller, dir, name, b"some/where", &Sattr::default());
-                self.keep(node)
+                let made = vfs.symlink(caller, dir, name, b"some/where", &Sattr::default());
+                self.keep_made(made)
             }
             Op::Mknod(dir, name, what) => {
                 let (dir, name) = self.place((*dir, *name));
-                let node = vfs.mknod(caller, dir, name, what);
-                self.keep(node)
+                let made = vfs.mknod(caller, dir, name, what);
+                self.keep_made(made)
             }
             Op::Remove(dir, name) => {
                 let (dir, name) = self.place((*dir, *name));
@@ -87,25 +91,33 @@ impl Side<'_> {
                 let (dir, name) = self.place((*dir, *name));
                 done(vfs.rmdir(caller, dir, name))
             }
-            Op::Rename(from, to) => done(vfs.rename(caller, self.place(*from), self.place(*to))),
+            Op::Rename(from, to) => {
+                vfs.rename(caller, self.place(*from), self.place(*to)).map(|_| Outcome::Done)
+            }
             Op::Link(node, to) => {
                 let (dir, name) = self.place(*to);
-                done(vfs.link(caller, self.object(*node), dir, name))
+                vfs.link(caller, self.object(*node), dir, name)
+                    .map(|(attr, _)| Outcome::Object((&attr).into()))
             }
             Op::Setattr(node, attr) => {
-                let attr = vfs.setattr(caller, self.object(*node), attr, None)?;
-                Ok(Outcome::Object((&attr).into()))
+                let after = vfs.setattr(caller, self.object(*node), attr, None)?.after;
+                Ok(Outcome::Object((&after.unwrap()).into()))
             }
             Op::Write(node, at, data) => {
                 let data = Bytes::copy_from_slice(data);
-                done(vfs.write(caller, self.object(*node), *at, &data, StableHow::Unstable).map(drop))
+                let wcc = vfs
+                    .write(caller, self.object(*node), *at, &data, StableHow::Unstable)
+                    .map(|done| done.wcc);
+                Ok(Outcome::Object((&wcc?.after.unwrap()).into()))
             }
-            Op::Read(node, at, count) => {
-                vfs.read(caller, self.object(*node), *at, *count).map(|(data, eof)| Outcome::Data(data, eof))
+            Op::Read(node, at, count) => vfs
+                .read(caller, self.object(*node), *at, *count)
+                .map(|read| Outcome::Data(read.data, read.eof)),
+            Op::Access(node, bits) => {
+                vfs.access(caller, self.object(*node), *bits).map(|(bits, _)| Outcome::Bits(bits))
             }
-            Op::Access(node, bits) => vfs.access(caller, self.object(*node), *bits).map(Outcome::Bits),
             Op::Readlink(node) => {
-                vfs.readlink(caller, self.object(*node)).map(|text| Outcome::Data(text, true))
+                vfs.readlink(caller, self.object(*node)).map(|(text, _)| Outcome::Data(text, true))
             }
             Op::Readdir(node) => self.list(caller, *node),
             Op::Commit(node) => done(vfs.commit(caller, self.object(*node))),
@@ -141,7 +153,7 @@ fn tree(
     for name in entries {
         let node = vfs.lookup(caller, dir, &name).unwrap();
         let path = format!("{path}/{}", name.escape_ascii());
-        let data = vfs.read(caller, &node.handle, 0, 1 << 20).ok().map(|(data, _)| data);
+        let data = vfs.read(caller, &node.handle, 0, 1 << 20).ok().map(|read| read.data);
         out.push((path.clone(), (&node.attr).into(), data));
         if node.attr.kind == FileType::Directory {
             tree(vfs, caller, &node.handle, &path, out);

@@ -73,19 +73,19 @@ pub(crate) fn own() -> Caller {
 /// A new file with this text.
 pub(crate) fn file(vfs: &dyn Vfs, dir: &NodeHandle, name: &str, text: &str) -> Node {
     let how = CreateHow::Guarded(Sattr { mode: Some(0o644), ..Sattr::default() });
-    let node = vfs.create(&own(), dir, name.as_bytes(), &how).unwrap();
+    let node = vfs.create(&own(), dir, name.as_bytes(), &how).unwrap().node;
     let data = Bytes::copy_from_slice(text.as_bytes());
     vfs.write(&own(), &node.handle, 0, &data, StableHow::FileSync).unwrap();
     node
 }
 
 pub(crate) fn directory(vfs: &dyn Vfs, dir: &NodeHandle, name: &str) -> Node {
-    vfs.mkdir(&own(), dir, name.as_bytes(), &Sattr { mode: Some(0o755), ..Sattr::default() }).unwrap()
+    let attr = Sattr { mode: Some(0o755), ..Sattr::default() };
+    vfs.mkdir(&own(), dir, name.as_bytes(), &attr).unwrap().node
 }
 
 pub(crate) fn text(vfs: &dyn Vfs, node: &NodeHandle) -> String {
-    let (data, _) = vfs.read(&own(), node, 0, 1 << 16).unwrap();
-    String::from_utf8(data.to_vec()).unwrap()
+    String::from_utf8(vfs.read(&own(), node, 0, 1 << 16).unwrap().data.to_vec()).unwrap()
 }
 
 /// Every entry from the start, in the order they are offered.

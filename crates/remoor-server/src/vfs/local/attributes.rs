@@ -1,32 +1,47 @@
 //! ACCESS and SETATTR.
 
-use remoor_nfs::v3::{Fattr, FileType, NfsStat, Sattr, SetTime, Time};
+use remoor_nfs::v3::{Fattr, FileType, NfsStat, Sattr, SetTime, Time, WccData};
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 use rustix::fs::{chmodat, chownat, ftruncate, utimensat};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use super::super::permission::{EXEC, READ, WRITE, access_bits, granted, may_change};
 use super::super::{Caller, NodeHandle, Result};
 use super::LocalVfs;
 use super::cache::Open;
 use super::data::{Want, regular};
-use super::store::descriptor_name;
+use super::stat::Stat;
 use crate::errno::status;
 use crate::sys::may_access;
 
 impl LocalVfs {
-    /// Owner and root are judged by the mode; for others the kernel is asked, which knows access control lists.
-    pub(super) fn check_access(&self, caller: &Caller, node: &NodeHandle, asked: u32) -> Result<u32> {
-        let (open, stat) = self.store.get(node)?;
-        let attr = &stat.attr;
+    pub(super) fn check_access(
+        &self,
+        caller: &Caller,
+        node: &NodeHandle,
+        asked: u32,
+    ) -> Result<(u32, Fattr)> {
+        let (open, Stat { attr, .. }) = self.store.get(node)?;
+        let have = self.rights(caller, &open, &attr)?;
+        Ok((access_bits(attr.kind, have, asked), attr))
+    }
+
+    /// What the caller may do. Owner and root are judged by the mode; for others the kernel is asked, which knows access
+    /// control lists, once for as long as nothing changes.
+    pub(super) fn rights(&self, caller: &Caller, open: &Open, attr: &Fattr) -> Result<u32> {
         if !self.identity.is_single() && (caller.is_root() || caller.uid == attr.uid) {
-            return Ok(access_bits(attr.kind, granted(attr, caller), asked));
+            return Ok(granted(attr, caller));
         }
-        let _as_caller = self.identity.assume(caller)?;
-        let bits = [(libc::R_OK, READ), (libc::W_OK, WRITE), (libc::X_OK, EXEC)];
-        let have =
-            bits.iter().filter(|(mode, _)| may_access(open.fd(), *mode).is_ok()).map(|(_, bit)| bit).sum();
-        Ok(access_bits(attr.kind, have, asked))
+        if let Some(known) = open.judged.granted(caller, attr.ctime) {
+            return Ok(known);
+        }
+        let have = {
+            let _as_caller = self.identity.assume(caller)?;
+            ask(open)
+        };
+        open.judged.grant(caller, attr.ctime, have);
+        Ok(have)
     }
 
     /// Whether the caller may look names up in the directory.
@@ -41,15 +56,19 @@ impl LocalVfs {
         node: &NodeHandle,
         sattr: &Sattr,
         guard: Option<Time>,
-    ) -> Result<Fattr> {
-        let (open, stat) = self.store.get(node)?;
-        if guard.is_some_and(|at| at != stat.attr.ctime) {
+    ) -> Result<WccData> {
+        let open = self.store.held(node)?;
+        let window = if guard.is_some() { self.guarded_window(&open) } else { self.window(&open) }?;
+        if guard.is_some_and(|at| at != window.before().ctime) {
             return Err(NfsStat::NotSync);
         }
-        may_change(&stat.attr, self.identity.effective(caller), sattr)?;
-        self.apply(caller, &open, &stat.attr, sattr)?;
+        may_change(window.before(), self.identity.effective(caller), sattr)?;
+        let applied = self.apply(caller, &open, window.before(), sattr);
+        open.judged.forget();
+        applied?;
+        let wcc = window.close();
         self.stabilise(&open)?;
-        self.store.alive(&open).map(|stat| stat.attr)
+        Ok(wcc)
     }
 
     /// In the order owner, size, mode, times: what was checked before can't become forbidden half-way.
@@ -90,17 +109,31 @@ impl LocalVfs {
     fn set_mode(&self, open: &Open, sattr: &Sattr) -> std::result::Result<(), Errno> {
         let Some(mode) = sattr.mode else { return Ok(()) };
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        chmodat(&self.store.descriptors, descriptor_name(open.fd()), mode, AtFlags::empty())
+        chmodat(&self.store.descriptors, DecInt::from_fd(open.fd()), mode, AtFlags::empty())
     }
 
     fn set_times(&self, open: &Open, sattr: &Sattr) -> std::result::Result<(), Errno> {
         if [sattr.atime, sattr.mtime] == [SetTime::Keep, SetTime::Keep] {
             return Ok(());
         }
-        let times =
-            Timestamps { last_access: timespec(sattr.atime), last_modification: timespec(sattr.mtime) };
-        utimensat(&self.store.descriptors, descriptor_name(open.fd()), &times, AtFlags::empty())
+        let times = timestamps(sattr);
+        utimensat(&self.store.descriptors, DecInt::from_fd(open.fd()), &times, AtFlags::empty())
     }
+}
+
+/// What the thread's identity may do; most may do all or are asked about one thing after the other.
+fn ask(open: &Open) -> u32 {
+    let may = |mode| may_access(open.fd(), mode).is_ok();
+    if may(libc::R_OK | libc::W_OK | libc::X_OK) {
+        return READ | WRITE | EXEC;
+    }
+    let bits = [(libc::R_OK, READ), (libc::W_OK, WRITE), (libc::X_OK, EXEC)];
+    bits.iter().filter(|(mode, _)| may(*mode)).map(|(_, bit)| bit).sum()
+}
+
+/// For utimensat(2).
+pub(super) fn timestamps(sattr: &Sattr) -> Timestamps {
+    Timestamps { last_access: timespec(sattr.atime), last_modification: timespec(sattr.mtime) }
 }
 
 fn timespec(set: SetTime) -> Timespec {

@@ -5,14 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use remoor_nfs::v3::{Fattr, FileType, MAX_IO, NfsStat, StableHow};
+use remoor_nfs::v3::{Fattr, FileType, MAX_IO, NfsStat, StableHow, WccData};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, fsync, syncfs};
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2};
 
-use super::super::{Caller, NodeHandle, Result};
+use super::super::permission::{EXEC, READ, WRITE};
+use super::super::{Caller, NodeHandle, ReadData, Result, Written};
 use super::LocalVfs;
 use super::cache::Open;
+use super::stat::Stat;
 use crate::errno::status;
 use crate::sys::may_access;
 
@@ -30,27 +32,19 @@ impl LocalVfs {
         node: &NodeHandle,
         offset: u64,
         count: u32,
-    ) -> Result<(Bytes, bool)> {
-        let (open, stat) = self.store.get(node)?;
+    ) -> Result<ReadData> {
+        let (open, Stat { attr, .. }) = self.store.get(node)?;
         regular(open.kind)?;
-        self.allow_data(caller, &open, &stat.attr, Want::Read)?;
-        let rest = stat.attr.size.saturating_sub(offset);
+        self.allow_data(caller, &open, &attr, Want::Read)?;
+        let rest = attr.size.saturating_sub(offset);
         let count = u64::from(count).min(MAX_IO as u64).min(rest) as usize;
         let fd = self.data_fd(&open, Want::Read)?;
-        let mut buffer = Vec::with_capacity(count);
-        while buffer.len() < count {
-            let at = offset + buffer.len() as u64;
-            match pread(fd, spare_capacity(&mut buffer), at) {
-                Ok(0) => return Ok((buffer.into(), true)),
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(status(error)),
-            }
-        }
-        // The allocation may be larger than asked, and so may what was read.
-        buffer.truncate(count);
-        Ok((buffer.into(), count as u64 == rest))
+        let (data, ended) = read_at(fd, offset, count)?;
+        Ok(ReadData { eof: ended || count as u64 == rest, data: data.into(), attr })
     }
 
+    /// Attributes are asked for once, after the writing, from one who was seen to be allowed to write a moment ago: a file
+    /// that was removed is noticed then, too.
     pub(super) fn write_data(
         &self,
         caller: &Caller,
@@ -58,10 +52,9 @@ impl LocalVfs {
         offset: u64,
         data: &Bytes,
         stable: StableHow,
-    ) -> Result<StableHow> {
-        let (open, stat) = self.store.get(node)?;
-        regular(open.kind)?;
-        self.allow_data(caller, &open, &stat.attr, Want::Write)?;
+    ) -> Result<Written> {
+        let open = self.store.writable(node)?;
+        self.allow_writing(caller, &open)?;
         offset.checked_add(data.len() as u64).filter(|end| *end <= i64::MAX as u64).ok_or(NfsStat::FBig)?;
         let fd = self.data_fd(&open, Want::Write)?;
         let flags = match stable {
@@ -70,20 +63,44 @@ impl LocalVfs {
             StableHow::DataSync => ReadWriteFlags::DSYNC,
             StableHow::FileSync => ReadWriteFlags::SYNC,
         };
-        // As the caller, so that the kernel takes set-id bits from the file and counts quota as it should.
-        let _as_caller = self.identity.assume(caller)?;
-        write_all(fd, offset, data, flags)?;
-        Ok(stable)
+        let change = self.changes.begin(open.id.ino);
+        if flags.is_empty() {
+            open.unsettled.begin();
+        }
+        let written = {
+            // As the caller, so that the kernel takes set-id bits from the file and counts quota as it should.
+            let _as_caller = self.identity.assume(caller)?;
+            write_all(fd, offset, data, flags)
+        };
+        // An error of a stable write may be that of its write-back, which may have been of other data too.
+        let written = if flags.is_empty() { written } else { self.store.writeback.note(written) };
+        written.map_err(status)?;
+        drop(change);
+        let after = Some(self.store.alive(&open)?.attr);
+        Ok(Written { committed: stable, wcc: WccData { before: None, after } })
     }
 
-    pub(super) fn commit_data(&self, caller: &Caller, node: &NodeHandle) -> Result<()> {
-        let (open, stat) = self.store.get(node)?;
-        regular(open.kind)?;
-        self.allow_data(caller, &open, &stat.attr, Want::Write)?;
-        if !self.is_sync() {
+    pub(super) fn commit_data(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {
+        let open = self.store.writable(node)?;
+        self.allow_writing(caller, &open)?;
+        if self.is_sync() {
+            let fd = self.data_fd(&open, Want::Write)?;
+            open.unsettled.settle(|| (self.fsync)(fd)).map_err(status)?;
+            // The new epoch makes clients send again what this may have lost.
+            let _ = self.store.writeback.settle(open.id.ino, || syncfs(&self.store.root_dir));
+        }
+        Ok(WccData { before: None, after: Some(self.store.alive(&open)?.attr) })
+    }
+
+    /// Whether the caller may write to the file now; see [`Judgements`](super::judgement::Judgements).
+    fn allow_writing(&self, caller: &Caller, open: &Open) -> Result<()> {
+        if caller.is_root() || open.judged.is_writer(caller) {
             return Ok(());
         }
-        fsync(self.data_fd(&open, Want::Write)?).map_err(status)
+        let attr = self.store.alive(open)?.attr;
+        self.allow_data(caller, open, &attr, Want::Write)?;
+        open.judged.writes(caller);
+        Ok(())
     }
 
     /// Whether the caller may read or write a file's data: as for open(2), with the exceptions of RFC 1813 section 4.4 for
@@ -92,13 +109,13 @@ impl LocalVfs {
         if self.identity.is_single() || caller.is_root() || caller.uid == attr.uid {
             return Ok(());
         }
-        let _as_caller = self.identity.assume(caller)?;
-        let may = |mode| may_access(open.fd(), mode);
-        match want {
-            Want::Write => may(libc::W_OK),
-            Want::Read => may(libc::R_OK).or_else(|error| may(libc::X_OK).map_err(|_| error)),
+        let need = if want == Want::Write { WRITE } else { READ | EXEC };
+        if self.rights(caller, open, attr)? & need != 0 {
+            return Ok(());
         }
-        .map_err(status)
+        // Only the kernel knows with which error.
+        let _as_caller = self.identity.assume(caller)?;
+        may_access(open.fd(), if want == Want::Write { libc::W_OK } else { libc::R_OK }).map_err(status)
     }
 
     /// A descriptor for data; opened by the server itself, since [`LocalVfs::allow_data`] decides for the caller.
@@ -118,7 +135,7 @@ impl LocalVfs {
             return Ok(fd.as_fd());
         }
         // Two threads may open at once; the second descriptor is closed.
-        let fd = self.store.reopen(open.fd(), flags).map_err(status)?;
+        let fd = self.store.reopen_as_server(open.fd(), flags).map_err(status)?;
         Ok(slot.get_or_init(|| fd).as_fd())
     }
 
@@ -127,18 +144,19 @@ impl LocalVfs {
         if !self.is_sync() {
             return Ok(());
         }
-        match open.kind {
-            FileType::Regular if open.writable || open.write.get().is_some() => {
-                fsync(self.data_fd(open, Want::Write)?).map_err(status)
-            }
-            FileType::Regular | FileType::Directory => match self.data_fd(open, Want::Read) {
-                Ok(fd) => fsync(fd).map_err(status),
-                // Single-user mode and a mode that keeps the owner out.
-                Err(_) => syncfs(&self.store.root_dir).map_err(status),
-            },
+        let syncfs = || self.store.writeback.note(syncfs(&self.store.root_dir));
+        let fd = match open.kind {
+            FileType::Regular if open.write_fd().is_some() => self.data_fd(open, Want::Write),
+            FileType::Regular | FileType::Directory => self.data_fd(open, Want::Read),
             // These can't be opened without side effects, or at all.
-            _ => syncfs(&self.store.root_dir).map_err(status),
+            _ => return syncfs().map_err(status),
+        };
+        match fd {
+            Ok(fd) => open.unsettled.settle(|| (self.fsync)(fd)),
+            // Single-user mode and a mode that keeps the owner out.
+            Err(_) => syncfs(),
         }
+        .map_err(status)
     }
 }
 
@@ -151,8 +169,29 @@ pub(super) fn regular(kind: FileType) -> Result<()> {
     }
 }
 
+/// At most `count` bytes; whether the file ended before.
+fn read_at(fd: BorrowedFd<'_>, offset: u64, count: usize) -> Result<(Vec<u8>, bool)> {
+    let mut buffer = Vec::with_capacity(count);
+    while buffer.len() < count {
+        let at = offset + buffer.len() as u64;
+        match pread(fd, spare_capacity(&mut buffer), at) {
+            Ok(0) => return Ok((buffer, true)),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(status(error)),
+        }
+    }
+    // The allocation may be larger than asked, and so may what was read.
+    buffer.truncate(count);
+    Ok((buffer, false))
+}
+
 /// Writes everything; with RWF_SYNC or RWF_DSYNC only this range is waited for.
-fn write_all(fd: BorrowedFd<'_>, offset: u64, data: &[u8], flags: ReadWriteFlags) -> Result<()> {
+fn write_all(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    data: &[u8],
+    flags: ReadWriteFlags,
+) -> std::result::Result<(), Errno> {
     let mut done = 0;
     while done < data.len() {
         let (rest, at) = (&data[done..], offset + done as u64);
@@ -164,14 +203,14 @@ fn write_all(fd: BorrowedFd<'_>, offset: u64, data: &[u8], flags: ReadWriteFlags
             Ok(n) => done += n,
             Err(Errno::INTR) => {}
             Err(Errno::OPNOTSUPP) if !flags.is_empty() => return write_then_sync(fd, offset, data),
-            Err(error) => return Err(status(error)),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
 /// For file systems without per-write flags.
-fn write_then_sync(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> Result<()> {
+fn write_then_sync(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> std::result::Result<(), Errno> {
     write_all(fd, offset, data, ReadWriteFlags::empty())?;
-    fsync(fd).map_err(status)
+    fsync(fd)
 }

@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
-use remoor_nfs::v3::{FileType, NfsStat};
+use remoor_nfs::v3::{Fattr, FileType, NfsStat};
 use rustix::fs::{OFlags, RawDir, SeekFrom, readlinkat, seek};
 use rustix::io::Errno;
 
 use super::super::{Caller, DirEntry, Node, NodeHandle, Result, is_dot};
 use super::LocalVfs;
+use super::stat::{Stat, stat_at};
 use super::store::open_child;
 use super::walk::BUFFER;
 use crate::errno::status;
@@ -23,13 +24,30 @@ impl LocalVfs {
             let stat = self.store.alive(&found)?;
             return Ok(found.node(stat.attr));
         }
-        let opened = {
-            let _as_caller = self.identity.assume(caller)?;
-            open_child(dir.fd(), name)
-        };
-        let fd = self.store.in_dir(&dir, opened)?;
+        let _as_caller = self.identity.assume(caller)?;
+        let when = self.store.cache.now();
+        let seen = self.store.in_dir(&dir, stat_at(dir.fd(), name))?;
+        if let Some(open) = self.store.known(&seen, when) {
+            self.store.saw(&open, &dir, name);
+            return Ok(open.node(seen.attr));
+        }
+        let fd = self.store.in_dir(&dir, open_child(dir.fd(), name))?;
         let (open, attr) = self.store.found(fd, false, &dir, name)?;
         Ok(open.node(attr))
+    }
+
+    /// As LOOKUP, but nothing is opened if the name alone tells the handle: most of what is listed is not used.
+    pub(super) fn look_at_entry(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<Node> {
+        let open = self.store.directory(dir)?;
+        let seen = {
+            let _as_caller = self.identity.assume(caller)?;
+            let when = self.store.cache.now();
+            let seen = stat_at(open.fd(), name).map_err(status)?;
+            let held = self.store.known(&seen, when).map(|held| held.handle.clone());
+            held.or_else(|| self.store.handle_of(&open, name, &seen))
+                .map(|handle| Node { handle, attr: seen.attr })
+        };
+        seen.map_or_else(|| self.look_up(caller, dir, name), Ok)
     }
 
     /// Offers what getdents64 gives, `.` and `..` included, one buffer after the other. A descriptor of its own keeps the position apart from
@@ -60,13 +78,14 @@ impl LocalVfs {
         Ok(true)
     }
 
-    pub(super) fn read_link(&self, node: &NodeHandle) -> Result<Bytes> {
-        let (open, stat) = self.store.get(node)?;
+    pub(super) fn read_link(&self, node: &NodeHandle) -> Result<(Bytes, Fattr)> {
+        let (open, Stat { attr, .. }) = self.store.get(node)?;
         if open.kind != FileType::Symlink {
             return Err(NfsStat::Inval);
         }
-        let buffer = Vec::with_capacity(stat.attr.size as usize + 1);
-        readlinkat(open.fd(), "", buffer).map(|text| text.into_bytes().into()).map_err(status)
+        let buffer = Vec::with_capacity(attr.size as usize + 1);
+        let text = readlinkat(open.fd(), c"", buffer).map_err(status)?;
+        Ok((text.into_bytes().into(), attr))
     }
 }
 

@@ -1,4 +1,8 @@
 //! As whom a call runs: the kernel enforces permissions against the file system identity of the calling thread.
+//!
+//! Changing it costs more than most calls (each change makes a new `struct cred`), so a worker keeps the identity of one
+//! call for the next. What the server does as itself begins with [`Identity::be_server`]. The parent-death signal is lost
+//! with every change (`commit_creds`); setting what is set already is none.
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,8 +17,76 @@ use super::super::{Caller, Result};
 use crate::sys::{set_fs_group, set_fs_user};
 
 thread_local! {
-    /// The supplementary groups this thread has, if it was given any here.
-    static GROUPS: RefCell<Option<Vec<u32>>> = const { RefCell::new(None) };
+    static THREAD: RefCell<Thread> = const { RefCell::new(Thread { user: None, group: None, groups: None, keeps: false }) };
+}
+
+/// What this thread was made to be here; `None` is what it began with, which a parent thread may have changed.
+struct Thread {
+    user: Option<u32>,
+    group: Option<u32>,
+    groups: Option<Vec<u32>>,
+    keeps: bool,
+}
+
+/// From now on the calling thread keeps the identity that a call gave it until another is needed. Whatever else the
+/// thread does with files then begins with [`be_server`].
+pub fn keep_identity() {
+    THREAD.with_borrow_mut(|thread| thread.keeps = true);
+}
+
+/// Makes the calling thread the server itself again, if a call left it with another identity.
+pub fn be_server() {
+    THREAD.with_borrow_mut(Thread::become_root);
+}
+
+impl Thread {
+    /// The record follows the change, so that it is true whatever happens in between.
+    fn set_user(&mut self, uid: u32) -> bool {
+        if self.user == Some(uid) {
+            return true;
+        }
+        self.user = None;
+        let done = set_fs_user(uid);
+        self.user = done.then_some(uid);
+        done
+    }
+
+    fn set_group(&mut self, gid: u32) -> bool {
+        if self.group == Some(gid) {
+            return true;
+        }
+        self.group = None;
+        let done = set_fs_group(gid);
+        self.group = done.then_some(gid);
+        done
+    }
+
+    fn set_groups(&mut self, gids: &[u32]) -> bool {
+        if self.groups.as_deref() == Some(gids) {
+            return true;
+        }
+        self.groups = None;
+        if gids.contains(&u32::MAX) {
+            return false;
+        }
+        let raw: Vec<Gid> = gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let done = set_thread_groups(&raw).is_ok();
+        self.groups = done.then(|| gids.to_vec());
+        done
+    }
+
+    /// Root's rights don't depend on groups.
+    fn become_caller(&mut self, caller: &Caller) -> bool {
+        (caller.is_root() || self.set_groups(&caller.gids))
+            && self.set_group(caller.gid)
+            && self.set_user(caller.uid)
+    }
+
+    /// For a server that is not root this fails, and changes nothing.
+    fn become_root(&mut self) {
+        self.set_user(0);
+        self.set_group(0);
+    }
 }
 
 /// How calls are given an identity; decided once, at start.
@@ -48,58 +120,39 @@ impl Identity {
         }
     }
 
-    /// Gives the calling thread the caller's identity until the result is dropped.
+    /// Gives the calling thread the caller's identity until the result is dropped, or longer if it keeps identities.
     pub(super) fn assume(&self, caller: &Caller) -> Result<Assumed> {
-        let mut assumed = Assumed { user: false, group: false, thread: PhantomData };
         if self.is_single() {
-            return Ok(assumed);
+            return Ok(Assumed { ends: false, thread: PhantomData });
         }
-        if !caller.is_root() {
-            set_groups(&caller.gids)?;
+        let (done, keeps) = THREAD.with_borrow_mut(|thread| (thread.become_caller(caller), thread.keeps));
+        // Ends what was begun of a change that failed half-way, too.
+        let assumed = Assumed { ends: !keeps, thread: PhantomData };
+        if done { Ok(assumed) } else { Err(NfsStat::Acces) }
+    }
+
+    /// Gives the calling thread back the rights of the server's user.
+    pub(super) fn be_server(&self) {
+        if !self.is_single() {
+            THREAD.with_borrow_mut(|thread| thread.set_user(0));
         }
-        assumed.group = caller.gid != 0;
-        let group = !assumed.group || set_fs_group(caller.gid);
-        assumed.user = caller.uid != 0;
-        let user = !assumed.user || set_fs_user(caller.uid);
-        if group && user { Ok(assumed) } else { Err(NfsStat::Acces) }
     }
 }
 
-/// The thread runs as somebody else. The groups stay behind when it ends: root's rights don't depend on them, and the
-/// next call is likely to need the same.
+/// The thread runs as somebody else. The groups stay behind when it ends: the next call is likely to need the same.
 #[must_use]
 pub(super) struct Assumed {
-    user: bool,
-    group: bool,
+    ends: bool,
     /// The identity belongs to this thread.
     thread: PhantomData<*const ()>,
 }
 
 impl Drop for Assumed {
     fn drop(&mut self) {
-        if self.user {
-            set_fs_user(0);
-        }
-        if self.group {
-            set_fs_group(0);
+        if self.ends {
+            THREAD.with_borrow_mut(Thread::become_root);
         }
     }
-}
-
-fn set_groups(gids: &[u32]) -> Result<()> {
-    GROUPS.with_borrow_mut(|have| {
-        if have.as_deref() == Some(gids) {
-            return Ok(());
-        }
-        if gids.contains(&u32::MAX) {
-            return Err(NfsStat::Acces);
-        }
-        *have = None;
-        let raw: Vec<Gid> = gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        set_thread_groups(&raw).map_err(|_| NfsStat::Acces)?;
-        *have = Some(gids.to_vec());
-        Ok(())
-    })
 }
 
 fn own() -> Caller {
@@ -125,27 +178,73 @@ fn may_switch() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
+
     use super::*;
+
+    const USER: Caller = Caller { uid: 4711, gid: 4712, gids: Vec::new() };
+
+    /// User and group of a new file in a directory that everybody may write to.
+    fn maker(dir: &Path, name: &str) -> (u32, u32) {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(dir.join(name), b"").unwrap();
+        let meta = fs::metadata(dir.join(name)).unwrap();
+        (meta.uid(), meta.gid())
+    }
 
     #[test]
     fn a_call_runs_as_its_caller_and_the_thread_comes_back() {
         let identity = Identity::probe();
-        let caller = Caller { uid: 4711, gid: 4712, gids: vec![4713] };
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        let assumed = identity.assume(&caller).unwrap();
-        fs::write(&path, b"").unwrap();
+        let own = maker(dir.path(), "before");
+        let expected = if identity.is_single() { own } else { (4711, 4712) };
+        let assumed = identity.assume(&Caller { gids: vec![4713], ..USER }).unwrap();
+        assert_eq!(maker_again(dir.path(), "during"), expected);
         drop(assumed);
-        let meta = fs::metadata(&path).unwrap();
-        let owner = (std::os::unix::fs::MetadataExt::uid(&meta), std::os::unix::fs::MetadataExt::gid(&meta));
-        match &identity {
-            Identity::PerCall => assert_eq!(owner, (4711, 4712)),
-            Identity::Single(own) => assert_eq!(owner, (own.uid, own.gid)),
-        }
-        fs::write(dir.path().join("own"), b"").unwrap();
-        let own = std::os::unix::fs::MetadataExt::uid(&fs::metadata(dir.path().join("own")).unwrap());
-        assert_eq!(own, geteuid().as_raw());
+        assert_eq!(maker(dir.path(), "after"), own);
+    }
+
+    /// As [`maker`], by one who may not change the directory.
+    fn maker_again(dir: &Path, name: &str) -> (u32, u32) {
+        fs::write(dir.join(name), b"").unwrap();
+        let meta = fs::metadata(dir.join(name)).unwrap();
+        (meta.uid(), meta.gid())
+    }
+
+    #[test]
+    fn a_worker_keeps_the_identity_until_it_is_itself_again() {
+        let identity = Identity::probe();
+        let dir = tempfile::tempdir().unwrap();
+        let own = maker(dir.path(), "before");
+        let kept = || {
+            keep_identity();
+            drop(identity.assume(&USER).unwrap());
+            let kept = maker_again(dir.path(), "kept");
+            be_server();
+            (kept, maker_again(dir.path(), "server"))
+        };
+        let (kept, server) = thread::scope(|scope| scope.spawn(kept).join().unwrap());
+        assert_eq!(server, own);
+        assert_eq!(kept, if identity.is_single() { own } else { (4711, 4712) });
+    }
+
+    /// A thread inherits the identity of the one that started it, but not what that one remembers of itself.
+    #[test]
+    fn a_thread_started_by_a_worker_is_what_its_calls_need() {
+        let identity = Identity::probe();
+        let dir = tempfile::tempdir().unwrap();
+        let own = maker(dir.path(), "before");
+        let inherited = || {
+            keep_identity();
+            drop(identity.assume(&USER).unwrap());
+            let child = || {
+                identity.be_server();
+                maker_again(dir.path(), "child").0
+            };
+            thread::scope(|scope| scope.spawn(child).join().unwrap())
+        };
+        assert_eq!(thread::scope(|scope| scope.spawn(inherited).join().unwrap()), own.0);
     }
 
     #[test]

@@ -16,16 +16,21 @@
 
 mod attributes;
 mod cache;
+mod changes;
 mod data;
 mod directory;
+mod exclusive;
 mod identity;
 mod index;
+mod judgement;
 mod names;
 mod record;
 mod scheme;
 mod stat;
 mod store;
 mod walk;
+mod wcc;
+mod writeback;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -33,23 +38,26 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use remoor_nfs::v3::{CreateHow, Fattr, FileType, FsstatOk, MknodData, Sattr, StableHow, Time};
+use remoor_nfs::v3::{CreateHow, Fattr, FileType, FsstatOk, MknodData, Sattr, StableHow, Time, WccData};
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom, fstatvfs, open, openat, seek};
 use rustix::process::{Resource, getrlimit, umask};
 use thiserror::Error;
 
 use self::cache::{Cache, Open};
+use self::changes::Changes;
 use self::identity::Identity;
+pub use self::identity::{be_server, keep_identity};
 use self::index::Index;
 pub use self::scheme::Scheme;
-use self::scheme::{RootKey, agreed, kernel_handles_unusable, regular_file};
+use self::scheme::{InoPlace, RootKey, agreed, kernel_handles_unusable, regular_file};
 use self::stat::{BirthSource, FileId, stat};
 use self::store::{Finder, Store};
 use self::walk::Walks;
-use super::{Caller, DirEntry, Node, NodeHandle, Result, Vfs};
+use self::writeback::{Unsettled, WriteBack};
+use super::{Caller, DirEntry, Made, Node, NodeHandle, ReadData, Result, Vfs, Written};
 use crate::errno::status;
 use crate::sys::{generation, name_to_handle};
 
@@ -134,10 +142,13 @@ pub enum OpenError {
 pub struct LocalVfs {
     store: Store,
     identity: Identity,
+    changes: Changes,
     durability: Durability,
     scheme: Scheme,
     reason: String,
     max_file_size: u64,
+    /// fsync(2), unless a test has other plans.
+    fsync: fn(BorrowedFd<'_>) -> std::result::Result<(), rustix::io::Errno>,
 }
 
 impl LocalVfs {
@@ -173,26 +184,33 @@ impl LocalVfs {
             path: path.to_owned(),
             source,
         })?;
+        let (identity, writeback) = (Identity::probe(), Arc::new(WriteBack::default()));
+        let unsettled = Unsettled::new(&writeback);
         let store = Store {
-            root: Arc::new(Open {
-                handle,
-                id,
-                kind: FileType::Directory,
-                fd,
-                writable: false,
-                read: OnceLock::new(),
-                write: OnceLock::new(),
-            }),
+            root: Arc::new(Open::new(handle, id, FileType::Directory, fd, false, unsettled)),
+            ino_place: InoPlace::find(root_dir.as_fd()),
             root_dir,
             device: root_stat.device,
+            mount: root_stat.mount,
+            identity: identity.clone(),
+            writeback,
             key,
             birth,
             finder: finder(path, options, key, scheme)?,
             cache: Cache::new(options.max_open.unwrap_or_else(default_max_open)),
             descriptors,
         };
-        let (identity, durability) = (Identity::probe(), options.durability);
-        Ok(Self { store, identity, durability, scheme, reason, max_file_size })
+        let (durability, changes) = (options.durability, Changes::new());
+        Ok(Self {
+            store,
+            identity,
+            changes,
+            durability,
+            scheme,
+            reason,
+            max_file_size,
+            fsync: |fd| rustix::fs::fsync(fd),
+        })
     }
 
     /// How handles name objects, and why so; for the log.
@@ -322,7 +340,7 @@ impl Vfs for LocalVfs {
         node: &NodeHandle,
         attr: &Sattr,
         guard: Option<Time>,
-    ) -> Result<Fattr> {
+    ) -> Result<WccData> {
         self.set_attributes(caller, node, attr, guard)
     }
 
@@ -330,15 +348,19 @@ impl Vfs for LocalVfs {
         self.look_up(caller, dir, name)
     }
 
-    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<u32> {
+    fn look_at(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<Node> {
+        self.look_at_entry(caller, dir, name)
+    }
+
+    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<(u32, Fattr)> {
         self.check_access(caller, node, bits)
     }
 
-    fn readlink(&self, _: &Caller, node: &NodeHandle) -> Result<Bytes> {
+    fn readlink(&self, _: &Caller, node: &NodeHandle) -> Result<(Bytes, Fattr)> {
         self.read_link(node)
     }
 
-    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<(Bytes, bool)> {
+    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<ReadData> {
         self.read_data(caller, node, offset, count)
     }
 
@@ -349,15 +371,15 @@ impl Vfs for LocalVfs {
         offset: u64,
         data: &Bytes,
         stable: StableHow,
-    ) -> Result<StableHow> {
+    ) -> Result<Written> {
         self.write_data(caller, node, offset, data, stable)
     }
 
-    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Node> {
+    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Made> {
         self.create_file(caller, dir, name, how)
     }
 
-    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Node> {
+    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Made> {
         self.make_directory(caller, dir, name, attr)
     }
 
@@ -368,27 +390,38 @@ impl Vfs for LocalVfs {
         name: &[u8],
         text: &[u8],
         attr: &Sattr,
-    ) -> Result<Node> {
+    ) -> Result<Made> {
         self.make_symlink(caller, dir, name, text, attr)
     }
 
-    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Node> {
+    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Made> {
         self.make_special(caller, dir, name, what)
     }
 
-    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<WccData> {
         self.unlink(caller, dir, name, rustix::fs::AtFlags::empty())
     }
 
-    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<WccData> {
         self.unlink(caller, dir, name, rustix::fs::AtFlags::REMOVEDIR)
     }
 
-    fn rename(&self, caller: &Caller, from: (&NodeHandle, &[u8]), to: (&NodeHandle, &[u8])) -> Result<()> {
+    fn rename(
+        &self,
+        caller: &Caller,
+        from: (&NodeHandle, &[u8]),
+        to: (&NodeHandle, &[u8]),
+    ) -> Result<(WccData, WccData)> {
         self.rename_entry(caller, from, to)
     }
 
-    fn link(&self, caller: &Caller, node: &NodeHandle, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn link(
+        &self,
+        caller: &Caller,
+        node: &NodeHandle,
+        dir: &NodeHandle,
+        name: &[u8],
+    ) -> Result<(Fattr, WccData)> {
         self.link_file(caller, node, dir, name)
     }
 
@@ -421,7 +454,11 @@ impl Vfs for LocalVfs {
         self.max_file_size
     }
 
-    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<()> {
+    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {
         self.commit_data(caller, node)
+    }
+
+    fn write_epoch(&self) -> u64 {
+        self.store.writeback.epoch()
     }
 }

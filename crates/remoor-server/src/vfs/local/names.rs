@@ -1,21 +1,26 @@
 //! Everything that changes a directory.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use remoor_nfs::v3::{CreateHow, CreateVerf, Device, Fattr, FileType, MknodData, NfsStat, Sattr};
+use remoor_nfs::v3::{
+    CreateHow, CreateVerf, Device, Fattr, FileType, MknodData, NfsStat, Sattr, SetTime, WccData,
+};
 use rustix::fs::{
     self, AtFlags, Mode, OFlags, linkat, makedev, mkdirat, mknodat, openat, renameat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use super::super::{
-    Caller, NewAttr, Node, NodeHandle, Result, check_link_text, exclusive_times, is_dot, made_by, mknod_parts,
+    Caller, Made, NewAttr, Node, NodeHandle, Result, check_link_text, is_dot, made_by, mknod_parts,
 };
 use super::LocalVfs;
 use super::cache::Open;
-use super::stat::{stat, stat_at};
-use super::store::{descriptor_name, open_child};
+use super::changes::Change;
+use super::stat::{Stat, stat, stat_at};
+use super::store::open_child;
+use super::wcc::{Window, wcc};
 use crate::errno::status;
 
 /// How often CREATE tries again when the name comes and goes meanwhile.
@@ -28,19 +33,17 @@ impl LocalVfs {
         dir: &NodeHandle,
         name: &[u8],
         how: &CreateHow,
-    ) -> Result<Node> {
+    ) -> Result<Made> {
         let dir = self.place(dir, name)?;
-        let attr = match how {
-            CreateHow::Unchecked(attr) | CreateHow::Guarded(attr) => attr.clone(),
-            CreateHow::Exclusive(verf) => {
-                let (atime, mtime) = exclusive_times(*verf);
-                Sattr { atime, mtime, ..Sattr::default() }
-            }
-        };
         for _ in 0..MAX_CREATE_TRIES {
-            match self.create_new(caller, &dir, name, &attr) {
-                Err(NfsStat::Exist) => {}
-                made => return made,
+            let made = match how {
+                CreateHow::Unchecked(attr) | CreateHow::Guarded(attr) => {
+                    self.create_new(caller, &dir, name, attr)
+                }
+                CreateHow::Exclusive(verf) => self.create_exclusive(caller, &dir, name, *verf),
+            };
+            if made != Err(NfsStat::Exist) {
+                return made;
             }
             let existing = match how {
                 CreateHow::Guarded(_) => return Err(NfsStat::Exist),
@@ -48,21 +51,23 @@ impl LocalVfs {
                 CreateHow::Exclusive(verf) => self.recognise(caller, &dir, name, *verf),
             };
             if existing != Err(NfsStat::NoEnt) {
-                return existing;
+                let after = Some(self.store.alive(&dir)?.attr);
+                return Ok(Made { node: existing?, dir: WccData { before: None, after } });
             }
         }
         Err(NfsStat::Jukebox)
     }
 
-    fn create_new(&self, caller: &Caller, dir: &Open, name: &[u8], attr: &Sattr) -> Result<Node> {
+    pub(super) fn create_new(&self, caller: &Caller, dir: &Open, name: &[u8], attr: &Sattr) -> Result<Made> {
         let new = self.new_attr(attr, FileType::Regular, caller);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let window = self.window(dir)?;
         let opened = {
             let _as_caller = self.identity.assume(caller)?;
             openat(dir.fd(), name, flags, Mode::from_raw_mode(new.mode))
         };
         let fd = self.store.in_dir(dir, opened)?;
-        self.finish(caller, dir, name, (fd, true), &new.rest)
+        self.finish(caller, window, name, (fd, true), &new.rest)
     }
 
     /// CREATE UNCHECKED of a file that exists: only the size counts.
@@ -73,8 +78,11 @@ impl LocalVfs {
         }
         let size = Sattr { size: attr.size, ..Sattr::default() };
         match attr.size {
-            Some(_) => Ok(Node { attr: self.set_attributes(caller, &node.handle, &size, None)?, ..node }),
             None => Ok(node),
+            Some(_) => {
+                let attr = self.set_attributes(caller, &node.handle, &size, None)?.after;
+                Ok(Node { attr: attr.unwrap_or(node.attr), ..node })
+            }
         }
     }
 
@@ -90,7 +98,7 @@ impl LocalVfs {
         dir: &NodeHandle,
         name: &[u8],
         attr: &Sattr,
-    ) -> Result<Node> {
+    ) -> Result<Made> {
         let dir = self.place(dir, name)?;
         let new = self.new_attr(attr, FileType::Directory, caller);
         let mode = Mode::from_raw_mode(new.mode);
@@ -104,7 +112,7 @@ impl LocalVfs {
         name: &[u8],
         text: &[u8],
         attr: &Sattr,
-    ) -> Result<Node> {
+    ) -> Result<Made> {
         check_link_text(text)?;
         let dir = self.place(dir, name)?;
         let new = self.new_attr(attr, FileType::Symlink, caller);
@@ -117,7 +125,7 @@ impl LocalVfs {
         dir: &NodeHandle,
         name: &[u8],
         what: &MknodData,
-    ) -> Result<Node> {
+    ) -> Result<Made> {
         let (kind, attr, device) = mknod_parts(what)?;
         let dir = self.place(dir, name)?;
         let new = self.new_attr(attr, kind, caller);
@@ -137,39 +145,44 @@ impl LocalVfs {
         kind: FileType,
         new: &NewAttr,
         call: impl FnOnce() -> std::result::Result<(), Errno>,
-    ) -> Result<Node> {
-        let made = {
+    ) -> Result<Made> {
+        let window = self.window(dir)?;
+        let fd = {
             let _as_caller = self.identity.assume(caller)?;
-            call()
+            self.store.in_dir(dir, call())?;
+            self.store.in_dir(dir, open_child(dir.fd(), name))?
         };
-        self.store.in_dir(dir, made)?;
-        let fd = self.store.in_dir(dir, open_child(dir.fd(), name))?;
+        if new.rest == Sattr::default() {
+            return self.finish(caller, window, name, (fd, false), &new.rest);
+        }
         let attr = stat(fd.as_fd()).map_err(status)?.attr;
         let ours = attr.kind == kind && (self.identity.is_single() || attr.uid == caller.uid);
         let rest = if ours { new.rest.clone() } else { Sattr::default() };
-        self.finish(caller, dir, name, (fd, false), &rest)
+        self.finish(caller, window, name, (fd, false), &rest)
     }
 
     /// Sets what could not be given at the making, and makes everything stable.
-    fn finish(
+    pub(super) fn finish(
         &self,
         caller: &Caller,
-        dir: &Open,
+        window: Window<'_>,
         name: &[u8],
         (fd, writable): (OwnedFd, bool),
         rest: &Sattr,
-    ) -> Result<Node> {
+    ) -> Result<Made> {
+        let dir = window.open();
         let (open, attr) = self.store.found(fd, writable, dir, name)?;
         let untouched = *rest == Sattr::default();
         if !untouched {
             self.apply(caller, &open, &attr, rest)?;
         }
+        let wcc = window.close();
         if matches!(open.kind, FileType::Regular | FileType::Directory) {
             self.stabilise(&open)?;
         }
         self.stabilise(dir)?;
         let attr: Fattr = if untouched { attr } else { self.store.alive(&open)?.attr };
-        Ok(open.node(attr))
+        Ok(Made { node: open.node(attr), dir: wcc })
     }
 
     pub(super) fn unlink(
@@ -178,21 +191,23 @@ impl LocalVfs {
         dir: &NodeHandle,
         name: &[u8],
         flags: AtFlags,
-    ) -> Result<()> {
+    ) -> Result<WccData> {
         let dir = self.store.directory(dir)?;
         if is_dot(name) {
             return Err(NfsStat::Inval);
         }
-        let victim = stat_at(dir.fd(), name);
-        let done = {
+        let window = self.window(&dir)?;
+        let (done, victim, _count) = {
             let _as_caller = self.identity.assume(caller)?;
-            unlinkat(dir.fd(), name, flags)
+            let victim = stat_at(dir.fd(), name).ok();
+            let count = victim.as_ref().and_then(|victim| self.count_link(victim));
+            (unlinkat(dir.fd(), name, flags), victim, count)
         };
         self.store.in_dir(&dir, done)?;
-        if let Ok(victim) = victim {
-            self.store.forget_if_gone(victim.attr.fileid);
-        }
-        self.stabilise(&dir)
+        let wcc = window.close();
+        victim.iter().for_each(|victim| self.store.unlinked(victim));
+        self.stabilise(&dir)?;
+        Ok(wcc)
     }
 
     pub(super) fn rename_entry(
@@ -200,23 +215,31 @@ impl LocalVfs {
         caller: &Caller,
         from: (&NodeHandle, &[u8]),
         to: (&NodeHandle, &[u8]),
-    ) -> Result<()> {
+    ) -> Result<(WccData, WccData)> {
         let (old, new) = (self.store.directory(from.0)?, self.store.directory(to.0)?);
         if is_dot(from.1) || is_dot(to.1) {
             return Err(NfsStat::Inval);
         }
-        let victim = stat_at(new.fd(), to.1);
-        let done = {
+        let change = self.changes.begin_both(old.id.ino, new.id.ino);
+        let same = Arc::ptr_eq(&old, &new);
+        let before = [self.store.alive(&old)?.attr, self.store.alive(&new)?.attr];
+        let (done, victim, _count) = {
             let _as_caller = self.identity.assume(caller)?;
-            renameat(old.fd(), from.1, new.fd(), to.1)
+            let victim = stat_at(new.fd(), to.1).ok();
+            let count = victim.as_ref().and_then(|victim| self.count_link(victim));
+            (renameat(old.fd(), from.1, new.fd(), to.1), victim, count)
         };
-        self.store.in_dir(&old, done).map_err(|error| self.store.alive(&new).err().unwrap_or(error))?;
-        if let Ok(victim) = victim {
-            self.store.forget_if_gone(victim.attr.fileid);
-        }
+        done.map_err(status)?;
+        let [left, entered] = [(&old, &before[0]), (&new, &before[1])]
+            .map(|(dir, before)| wcc(before, stat(dir.fd()).ok().map(|stat| stat.attr), &change));
+        drop(change);
+        victim.iter().for_each(|victim| self.store.unlinked(victim));
         self.store.moved(&new, to.1);
         self.stabilise(&new)?;
-        if Arc::ptr_eq(&old, &new) { Ok(()) } else { self.stabilise(&old) }
+        if !same {
+            self.stabilise(&old)?;
+        }
+        Ok((left, entered))
     }
 
     pub(super) fn link_file(
@@ -225,26 +248,41 @@ impl LocalVfs {
         node: &NodeHandle,
         dir: &NodeHandle,
         name: &[u8],
-    ) -> Result<()> {
+    ) -> Result<(Fattr, WccData)> {
         let (open, _) = self.store.get(node)?;
         if open.kind == FileType::Directory {
             return Err(NfsStat::IsDir);
         }
         let dir = self.place(dir, name)?;
+        let window = self.window(&dir)?;
         let done = {
+            let _count = self.changes.count(open.id.ino);
             let _as_caller = self.identity.assume(caller)?;
-            // AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH; this link leads to the descriptor's file itself.
-            linkat(
-                &self.store.descriptors,
-                descriptor_name(open.fd()),
-                dir.fd(),
-                name,
-                AtFlags::SYMLINK_FOLLOW,
-            )
+            self.name_file(open.fd(), &dir, name)
         };
         self.store.in_dir(&dir, done)?;
+        let wcc = window.close();
         self.store.moved(&dir, name);
-        self.stabilise(&dir)
+        self.stabilise(&dir)?;
+        Ok((self.store.alive(&open)?.attr, wcc))
+    }
+
+    /// Gives an open file a name. AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH; this link leads to the descriptor's file
+    /// itself.
+    pub(super) fn name_file(
+        &self,
+        fd: BorrowedFd<'_>,
+        dir: &Open,
+        name: &[u8],
+    ) -> std::result::Result<(), Errno> {
+        let descriptor = DecInt::from_fd(fd);
+        linkat(&self.store.descriptors, descriptor, dir.fd(), name, AtFlags::SYMLINK_FOLLOW)
+    }
+
+    /// What loses one of several names is changed by that.
+    fn count_link(&self, victim: &Stat) -> Option<Change<'_>> {
+        let stays = victim.attr.nlink > 1 && victim.attr.kind != FileType::Directory;
+        stays.then(|| self.changes.count(victim.attr.fileid))
     }
 
     /// The directory in which something new gets `name`.
@@ -258,10 +296,16 @@ impl LocalVfs {
     }
 
     /// In single-user mode everything belongs to the server's user.
-    fn new_attr(&self, attr: &Sattr, kind: FileType, caller: &Caller) -> NewAttr {
+    pub(super) fn new_attr(&self, attr: &Sattr, kind: FileType, caller: &Caller) -> NewAttr {
         let mut new = NewAttr::of(attr, kind, caller);
         if self.identity.is_single() {
             (new.rest.uid, new.rest.gid) = (None, None);
+        }
+        // What is new has the server's time already.
+        for time in [&mut new.rest.atime, &mut new.rest.mtime] {
+            if *time == SetTime::Server {
+                *time = SetTime::Keep;
+            }
         }
         new
     }

@@ -11,7 +11,7 @@ use remoor_nfs::v3::NfsStat;
 use rustix::fs::{FileType, Mode, OFlags, RawDir, fstatfs, openat};
 
 use super::super::{MAX_NODE_HANDLE, NodeHandle, Result};
-use super::stat::FileId;
+use super::stat::{FileId, stat};
 use crate::sys::{KernelHandle, name_to_handle, open_by_handle};
 
 /// Bytes that tell which directory is exported; handles of another export are stale here.
@@ -95,6 +95,36 @@ impl RootKey {
                 Ok(Key::Fileid(FileId { ino: (raw >> 64) as u64, birth: raw as u64 }))
             }
             _ => Err(NfsStat::BadHandle),
+        }
+    }
+}
+
+/// Where a file system's kernel handles have the inode number, as tried on objects of the export: 8 bytes (xfs, btrfs, and
+/// tmpfs on little-endian machines) or 4 (ext4). Without a place every object is opened to know its handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InoPlace {
+    offset: usize,
+    len: usize,
+}
+
+impl InoPlace {
+    const ALL: [Self; 3] =
+        [Self { offset: 0, len: 8 }, Self { offset: 4, len: 8 }, Self { offset: 0, len: 4 }];
+
+    /// The place that holds for the root and for a file.
+    pub(super) fn find(root: BorrowedFd<'_>) -> Option<Self> {
+        let of = |fd: BorrowedFd<'_>| Some((name_to_handle(fd).ok()?, stat(fd).ok()?.attr.fileid));
+        let known = [of(root)?, of(regular_file(root)?.as_fd())?];
+        Self::ALL.into_iter().find(|place| known.iter().all(|(handle, ino)| place.has(handle, *ino)))
+    }
+
+    /// Whether the handle is of the inode with this number.
+    pub(super) fn has(self, handle: &KernelHandle, ino: u64) -> bool {
+        let bytes = handle.bytes.get(self.offset..self.offset + self.len);
+        let low = u32::try_from(ino).map(u32::to_ne_bytes);
+        match self.len {
+            4 => bytes.is_some() && bytes == low.as_ref().ok().map(|low| &low[..]),
+            _ => bytes == Some(&ino.to_ne_bytes()[..]),
         }
     }
 }

@@ -6,6 +6,9 @@ use remoor_nfs::v3::{Device, Fattr, FileType, Time};
 use rustix::fs::{self, AtFlags, RawMode, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
+/// What is asked of the kernel.
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID);
+
 /// Names a file among all that ever had its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FileId {
@@ -33,6 +36,8 @@ pub(super) struct Stat {
     /// Birth time in nanoseconds since 1970; 0 if the file system has none.
     pub(super) btime: u64,
     pub(super) device: (u32, u32),
+    /// Number of the mount; 0 if the kernel does not tell (before Linux 5.8).
+    pub(super) mount: u64,
 }
 
 /// Attributes of what `fd` is open on, O_PATH included.
@@ -42,10 +47,11 @@ pub(super) fn stat(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
 
 /// Attributes of `name` in `dir`, of a symbolic link itself.
 pub(super) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-    let raw = fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let raw = fs::statx(dir, name, flags, WANTED)?;
+    let mount = if raw.stx_mask & StatxFlags::MNT_ID.bits() != 0 { raw.stx_mnt_id } else { 0 };
     let btime = if raw.stx_mask & StatxFlags::BTIME.bits() != 0 { nanos(raw.stx_btime) } else { 0 };
-    Ok(Stat { attr: attributes(&raw), btime, device: (raw.stx_dev_major, raw.stx_dev_minor) })
+    Ok(Stat { attr: attributes(&raw), btime, device: (raw.stx_dev_major, raw.stx_dev_minor), mount })
 }
 
 fn attributes(raw: &Statx) -> Fattr {

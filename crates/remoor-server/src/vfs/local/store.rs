@@ -1,20 +1,24 @@
 //! From handles to open objects and back, without ever leaving the export.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use remoor_nfs::v3::{Fattr, FileType, NfsStat};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use super::super::{Node, NodeHandle, Result};
 use super::cache::{Cache, Open};
+use super::data::regular;
+use super::identity::Identity;
 use super::index::{Hint, Index};
-use super::scheme::{Key, RootKey};
+use super::scheme::{InoPlace, Key, RootKey};
 use super::stat::{BirthSource, FileId, Stat, stat, stat_at};
 use super::walk::{Walks, scan};
+use super::writeback::{Unsettled, WriteBack};
 use crate::errno::status;
-use crate::sys::{generation, name_to_handle, open_by_handle};
+use crate::sys::{generation, name_to_handle, name_to_handle_at, open_by_handle};
 
 /// Directories between an object and the export's root; deeper ones are not found by fileid.
 const MAX_DEPTH: usize = 256;
@@ -35,13 +39,19 @@ pub(super) enum Finder {
     Fileid { index: Box<Index>, walks: Walks },
 }
 
-/// The export's objects. All methods run as the server itself; only [`Store::open_child`] may run as a caller.
+/// The export's objects. Methods that need the server's own rights take them; the others run as whoever the thread is.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) root: Arc<Open>,
     /// The root, open for reading.
     pub(super) root_dir: OwnedFd,
     pub(super) device: (u32, u32),
+    /// The root's mount; 0 if the kernel does not tell.
+    pub(super) mount: u64,
+    /// Where kernel handles have the inode number, if it could be found out.
+    pub(super) ino_place: Option<InoPlace>,
+    pub(super) identity: Identity,
+    pub(super) writeback: Arc<WriteBack>,
     pub(super) key: RootKey,
     pub(super) birth: BirthSource,
     pub(super) finder: Finder,
@@ -94,26 +104,40 @@ impl Store {
 
     /// Lets go of a removed object.
     pub(super) fn forget(&self, open: &Open) {
+        open.unsettled.forget();
         self.cache.remove(&open.handle);
         if let Finder::Fileid { index, .. } = &self.finder {
             index.gone(open.id);
         }
     }
 
-    /// After a name of the object with this number was taken away: if it was the last, lets go of it.
-    pub(super) fn forget_if_gone(&self, ino: u64) {
-        if let Some(open) = self.cache.by_ino(ino) {
-            let _ = self.alive(&open);
+    /// After a name of this object was taken away: if it was the last, lets go of it. The index must not be told so by
+    /// mistake, and asks the object; the cache may forget what someone has given another name meanwhile.
+    pub(super) fn unlinked(&self, victim: &Stat) {
+        let Some(open) = self.cache.by_ino(victim.attr.fileid) else { return };
+        let was_last = victim.attr.nlink == 1 || victim.attr.kind == FileType::Directory;
+        match self.finder {
+            Finder::Kernel if was_last => self.forget(&open),
+            Finder::Kernel => {}
+            Finder::Fileid { .. } => drop(self.alive(&open)),
         }
     }
 
-    fn held(&self, handle: &NodeHandle) -> Result<Arc<Open>> {
+    /// A file that data is written to; whether it is alive is to be asked afterwards.
+    pub(super) fn writable(&self, handle: &NodeHandle) -> Result<Arc<Open>> {
+        let open = self.held(handle)?;
+        regular(open.kind).map(|()| open)
+    }
+
+    /// The object, which may have been removed.
+    pub(super) fn held(&self, handle: &NodeHandle) -> Result<Arc<Open>> {
         if *handle == self.root.handle {
             return Ok(self.root.clone());
         }
         if let Some(open) = self.cache.get(handle) {
             return Ok(open);
         }
+        self.identity.be_server();
         let fd = match self.key.open(handle)? {
             Key::Kernel { kind, bytes } => self.open_kernel(kind, &bytes)?,
             Key::Fileid(id) => self.open_fileid(id, 0)?,
@@ -122,6 +146,40 @@ impl Store {
             // The kernel may have other spellings of a handle; only its own is held.
             if open.handle == *handle { Ok(open) } else { Err(NfsStat::BadHandle) }
         })
+    }
+
+    /// What has these attributes, seen under a name at `when`, if it was held then. Nothing is opened, so it must be told
+    /// that nothing is mounted there.
+    pub(super) fn known(&self, seen: &Stat, when: u64) -> Option<Arc<Open>> {
+        let open = self.cache.held_since(when, seen.attr.fileid).filter(|_| self.is_here(seen))?;
+        let same =
+            open.kind == seen.attr.kind && (self.birth != BirthSource::Time || open.id.birth == seen.btime);
+        same.then_some(open)
+    }
+
+    fn is_here(&self, seen: &Stat) -> bool {
+        self.mount != 0 && seen.mount == self.mount && seen.device == self.device
+    }
+
+    /// The handle of what has these attributes and a name, without opening it; `None` if that takes opening it. Number and
+    /// handle are asked for one after the other: a name that came to mean another object in between is noticed.
+    pub(super) fn handle_of(&self, dir: &Open, name: &[u8], seen: &Stat) -> Option<NodeHandle> {
+        if !self.is_here(seen) {
+            return None;
+        }
+        if let Finder::Fileid { index, .. } = &self.finder {
+            let id = FileId { ino: seen.attr.fileid, birth: seen.btime };
+            return (self.birth == BirthSource::Time).then(|| {
+                index.seen(id, dir.id.ino, name);
+                self.key.fileid(id)
+            });
+        }
+        let place = self.ino_place?;
+        let name = std::ffi::CString::new(name).ok()?;
+        let (kernel, mount) = name_to_handle_at(dir.fd(), &name).ok()?;
+        let same = u64::try_from(mount).is_ok_and(|mount| mount == self.mount)
+            && place.has(&kernel, seen.attr.fileid);
+        if same { self.key.kernel(&kernel).ok() } else { None }
     }
 
     fn open_kernel(&self, kind: i32, bytes: &[u8]) -> Result<OwnedFd> {
@@ -160,8 +218,8 @@ impl Store {
         if handle == self.root.handle {
             return Ok((self.root.clone(), stat));
         }
-        let (read, write) = (OnceLock::new(), OnceLock::new());
-        let open = Open { handle, id, kind: stat.attr.kind, fd, writable, read, write };
+        let unsettled = Unsettled::new(&self.writeback);
+        let open = Open::new(handle, id, stat.attr.kind, fd, writable, unsettled);
         Ok((self.cache.insert(open), stat))
     }
 
@@ -174,19 +232,26 @@ impl Store {
         name: &[u8],
     ) -> Result<(Arc<Open>, Fattr)> {
         let (open, stat) = self.hold(fd, writable)?;
+        self.saw(&open, dir, name);
+        Ok((open, stat.attr))
+    }
+
+    /// Remembers the name of what is held.
+    pub(super) fn saw(&self, open: &Arc<Open>, dir: &Open, name: &[u8]) {
         if let Finder::Fileid { index, .. } = &self.finder
-            && !Arc::ptr_eq(&open, &self.root)
+            && !Arc::ptr_eq(open, &self.root)
         {
             index.seen(open.id, dir.id.ino, name);
         }
-        Ok((open, stat.attr))
     }
 
     /// Remembers the new name of what was moved or linked.
     pub(super) fn moved(&self, dir: &Open, name: &[u8]) {
-        if let Finder::Fileid { .. } = &self.finder
-            && let Ok(fd) = open_child(dir.fd(), name)
-        {
+        if let Finder::Kernel = self.finder {
+            return;
+        }
+        self.identity.be_server();
+        if let Ok(fd) = open_child(dir.fd(), name) {
             let _ = self.found(fd, false, dir, name);
         }
     }
@@ -206,12 +271,22 @@ impl Store {
             return 0;
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        self.reopen(fd, flags).and_then(|fd| generation(fd.as_fd())).unwrap_or(0).into()
+        self.reopen_as_server(fd, flags).and_then(|fd| generation(fd.as_fd())).unwrap_or(0).into()
+    }
+
+    /// As [`Store::reopen`], with the server's rights.
+    pub(super) fn reopen_as_server(
+        &self,
+        fd: BorrowedFd<'_>,
+        flags: OFlags,
+    ) -> std::result::Result<OwnedFd, Errno> {
+        self.identity.be_server();
+        self.reopen(fd, flags)
     }
 
     /// Opens anew what a descriptor is open on; permissions are checked as for any open(2).
     pub(super) fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
-        openat(&self.descriptors, descriptor_name(fd), flags | OFlags::CLOEXEC, Mode::empty())
+        openat(&self.descriptors, DecInt::from_fd(fd), flags | OFlags::CLOEXEC, Mode::empty())
     }
 
     /// The directory above; the root has itself. One that was moved out of the export has none.
@@ -219,6 +294,7 @@ impl Store {
         if Arc::ptr_eq(dir, &self.root) {
             return Ok(dir.clone());
         }
+        self.identity.be_server();
         let above = || openat(dir.fd(), "..", PATH | OFlags::DIRECTORY, Mode::empty());
         let parent = self.in_dir(dir, above())?;
         self.check_within(parent.as_fd())?;
@@ -304,11 +380,6 @@ impl Store {
         }
         (found == id).then_some(fd)
     }
-}
-
-/// A descriptor's name in `/proc/self/fd`.
-pub(super) fn descriptor_name(fd: BorrowedFd<'_>) -> String {
-    fd.as_raw_fd().to_string()
 }
 
 impl Open {

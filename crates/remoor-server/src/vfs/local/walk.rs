@@ -47,7 +47,7 @@ impl Walks {
 
 /// Looks for the file among the entries of one directory.
 pub(super) fn scan(store: &Store, dir: &Open, id: FileId) -> Option<OwnedFd> {
-    let fd = store.reopen(dir.fd(), OFlags::RDONLY | OFlags::DIRECTORY).ok()?;
+    let fd = store.reopen_as_server(dir.fd(), OFlags::RDONLY | OFlags::DIRECTORY).ok()?;
     let mut found = None;
     entries(fd.as_fd(), &mut |name, ino, _| {
         if ino == id.ino {

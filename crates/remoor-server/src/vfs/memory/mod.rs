@@ -10,14 +10,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use remoor_nfs::v3::{
     CreateHow, CreateVerf, Device, Fattr, FileType, FsstatOk, MknodData, NfsStat, Sattr, StableHow, Time,
+    WccAttr, WccData,
 };
 
 use self::content::Content;
 use self::tree::{Body, Directory, OBJECT_COST, Object, ROOT, Tree};
 use super::permission::{EXEC, READ, WRITE, access_bits, granted, may_read_data, may_write_data};
 use super::{
-    Caller, DirEntry, NewAttr, Node, NodeHandle, Result, Vfs, check_link_text, exclusive_times, is_dot,
-    made_by, mknod_parts,
+    Caller, DirEntry, Made, NewAttr, Node, NodeHandle, ReadData, Result, Vfs, Written, check_link_text,
+    exclusive_times, is_dot, made_by, mknod_parts,
 };
 
 /// Most bytes a [`MemoryVfs`] holds unless told otherwise.
@@ -67,7 +68,7 @@ impl MemoryVfs {
     }
 
     /// Adds an object under a name that is not taken.
-    fn make(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], new: New<'_>) -> Result<Node> {
+    fn make(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], new: New<'_>) -> Result<Made> {
         let mut tree = self.lock();
         tree.directory(self.id(dir)?)?;
         if is_dot(name) {
@@ -77,7 +78,15 @@ impl MemoryVfs {
         if tree.directory(dir)?.get(name).is_some() {
             return Err(NfsStat::Exist);
         }
-        self.add(&mut tree, caller, dir, name, new)
+        let before = before(&tree, dir)?;
+        let node = self.add(&mut tree, caller, dir, name, new)?;
+        Ok(Made { node, dir: wcc(&tree, dir, before) })
+    }
+
+    /// What CREATE tells of a file that is there already.
+    fn existing(&self, node: Node, dir: &NodeHandle) -> Result<Made> {
+        let after = Some(self.lock().get(self.id(dir)?)?.attr.clone());
+        Ok(Made { node, dir: WccData { before: None, after } })
     }
 
     fn add(&self, tree: &mut Tree, caller: &Caller, dir: u64, name: &[u8], new: New<'_>) -> Result<Node> {
@@ -101,19 +110,19 @@ impl MemoryVfs {
         dir: &NodeHandle,
         name: &[u8],
         verf: CreateVerf,
-    ) -> Result<Node> {
+    ) -> Result<Made> {
         let (atime, mtime) = exclusive_times(verf);
         let attr = Sattr { atime, mtime, ..Sattr::default() };
         match self.make(caller, dir, name, New::empty(FileType::Regular, &attr)) {
             Err(NfsStat::Exist) if !is_dot(name) => {
                 let node = self.lookup(caller, dir, name)?;
-                if made_by(&node.attr, verf) { Ok(node) } else { Err(NfsStat::Exist) }
+                if made_by(&node.attr, verf) { self.existing(node, dir) } else { Err(NfsStat::Exist) }
             }
             made => made,
         }
     }
 
-    fn create_unchecked(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Node> {
+    fn create_unchecked(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Made> {
         match self.make(caller, dir, name, New::empty(FileType::Regular, attr)) {
             Err(NfsStat::Exist) if !is_dot(name) => {
                 let node = self.lookup(caller, dir, name)?;
@@ -121,7 +130,8 @@ impl MemoryVfs {
                     return Err(NfsStat::Exist);
                 }
                 let size = Sattr { size: attr.size, ..Sattr::default() };
-                Ok(Node { attr: self.setattr(caller, &node.handle, &size, None)?, ..node })
+                let attr = self.setattr(caller, &node.handle, &size, None)?.after;
+                self.existing(Node { attr: attr.unwrap_or(node.attr), ..node }, dir)
             }
             made => made,
         }
@@ -134,7 +144,7 @@ impl MemoryVfs {
         dir: &NodeHandle,
         name: &[u8],
         fits: impl Fn(&Object) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<WccData> {
         let mut tree = self.lock();
         tree.directory(self.id(dir)?)?;
         if is_dot(name) {
@@ -144,7 +154,9 @@ impl MemoryVfs {
         let id = tree.directory(dir)?.get(name).ok_or(NfsStat::NoEnt)?;
         may_delete(&tree, caller, dir, id)?;
         fits(tree.get(id)?)?;
-        tree.unlink(dir, name, id)
+        let before = before(&tree, dir)?;
+        tree.unlink(dir, name, id)?;
+        Ok(wcc(&tree, dir, before))
     }
 }
 
@@ -173,6 +185,15 @@ impl<'a> New<'a> {
             FileType::Block | FileType::Character | FileType::Socket | FileType::Fifo => Body::Special,
         }
     }
+}
+
+/// Attributes from before a change; the tree's lock keeps all others away until those from after are there.
+fn before(tree: &Tree, id: u64) -> Result<WccAttr> {
+    Ok((&tree.get(id)?.attr).into())
+}
+
+fn wcc(tree: &Tree, id: u64, before: WccAttr) -> WccData {
+    WccData { before: Some(before), after: tree.get(id).ok().map(|object| object.attr.clone()) }
 }
 
 fn allow(have: u32, need: u32) -> Result<()> {
@@ -256,14 +277,15 @@ impl Vfs for MemoryVfs {
         node: &NodeHandle,
         attr: &Sattr,
         guard: Option<Time>,
-    ) -> Result<Fattr> {
+    ) -> Result<WccData> {
         let mut tree = self.lock();
         let id = self.id(node)?;
         if guard.is_some_and(|at| tree.get(id).is_ok_and(|object| object.attr.ctime != at)) {
             return Err(NfsStat::NotSync);
         }
+        let before = before(&tree, id)?;
         attributes::set(&mut tree, caller, id, attr)?;
-        Ok(tree.get(id)?.attr.clone())
+        Ok(wcc(&tree, id, before))
     }
 
     fn lookup(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<Node> {
@@ -277,20 +299,22 @@ impl Vfs for MemoryVfs {
         Ok(self.node(tree.get(id)?))
     }
 
-    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<u32> {
+    fn access(&self, caller: &Caller, node: &NodeHandle, bits: u32) -> Result<(u32, Fattr)> {
         let tree = self.lock();
         let attr = &tree.get(self.id(node)?)?.attr;
-        Ok(access_bits(attr.kind, granted(attr, caller), bits))
+        Ok((access_bits(attr.kind, granted(attr, caller), bits), attr.clone()))
     }
 
-    fn readlink(&self, _: &Caller, node: &NodeHandle) -> Result<Bytes> {
-        match &self.lock().get(self.id(node)?)?.body {
-            Body::Symlink(text) => Ok(text.clone()),
+    fn readlink(&self, _: &Caller, node: &NodeHandle) -> Result<(Bytes, Fattr)> {
+        let tree = self.lock();
+        let object = tree.get(self.id(node)?)?;
+        match &object.body {
+            Body::Symlink(text) => Ok((text.clone(), object.attr.clone())),
             _ => Err(NfsStat::Inval),
         }
     }
 
-    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<(Bytes, bool)> {
+    fn read(&self, caller: &Caller, node: &NodeHandle, offset: u64, count: u32) -> Result<ReadData> {
         let tree = self.lock();
         let object = tree.get(self.id(node)?)?;
         let content = match &object.body {
@@ -303,7 +327,8 @@ impl Vfs for MemoryVfs {
         }
         let rest = object.attr.size.saturating_sub(offset);
         let len = rest.min(u64::from(count));
-        Ok((content.read(offset, len as usize).into(), len == rest))
+        let data = content.read(offset, len as usize).into();
+        Ok(ReadData { data, eof: len == rest, attr: object.attr.clone() })
     }
 
     fn write(
@@ -313,13 +338,14 @@ impl Vfs for MemoryVfs {
         offset: u64,
         data: &Bytes,
         _: StableHow,
-    ) -> Result<StableHow> {
+    ) -> Result<Written> {
         let mut tree = self.lock();
         let id = self.id(node)?;
         attributes::writable(tree.get(id)?, caller)?;
         let end =
             offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_FILE_SIZE).ok_or(NfsStat::FBig)?;
         let Body::File(content) = &tree.get(id)?.body else { return Err(NfsStat::Inval) };
+        let before = before(&tree, id)?;
         let growth = content.growth(offset, data.len() as u64);
         tree.charge(growth)?;
         if !data.is_empty() {
@@ -328,10 +354,10 @@ impl Vfs for MemoryVfs {
                 attr.size = attr.size.max(end);
             })?;
         }
-        Ok(StableHow::FileSync)
+        Ok(Written { committed: StableHow::FileSync, wcc: wcc(&tree, id, before) })
     }
 
-    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Node> {
+    fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Made> {
         match how {
             CreateHow::Unchecked(attr) => self.create_unchecked(caller, dir, name, attr),
             CreateHow::Guarded(attr) => self.make(caller, dir, name, New::empty(FileType::Regular, attr)),
@@ -339,7 +365,7 @@ impl Vfs for MemoryVfs {
         }
     }
 
-    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Node> {
+    fn mkdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], attr: &Sattr) -> Result<Made> {
         self.make(caller, dir, name, New::empty(FileType::Directory, attr))
     }
 
@@ -350,25 +376,30 @@ impl Vfs for MemoryVfs {
         name: &[u8],
         text: &[u8],
         attr: &Sattr,
-    ) -> Result<Node> {
+    ) -> Result<Made> {
         check_link_text(text)?;
         self.make(caller, dir, name, New { text, ..New::empty(FileType::Symlink, attr) })
     }
 
-    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Node> {
+    fn mknod(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], what: &MknodData) -> Result<Made> {
         let (kind, attr, device) = mknod_parts(what)?;
         self.make(caller, dir, name, New { device, ..New::empty(kind, attr) })
     }
 
-    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn remove(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<WccData> {
         self.take(caller, dir, name, not_directory)
     }
 
-    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn rmdir(&self, caller: &Caller, dir: &NodeHandle, name: &[u8]) -> Result<WccData> {
         self.take(caller, dir, name, empty_directory)
     }
 
-    fn rename(&self, caller: &Caller, from: (&NodeHandle, &[u8]), to: (&NodeHandle, &[u8])) -> Result<()> {
+    fn rename(
+        &self,
+        caller: &Caller,
+        from: (&NodeHandle, &[u8]),
+        to: (&NodeHandle, &[u8]),
+    ) -> Result<(WccData, WccData)> {
         let mut tree = self.lock();
         tree.directory(self.id(from.0)?)?;
         tree.directory(self.id(to.0)?)?;
@@ -378,14 +409,21 @@ impl Vfs for MemoryVfs {
         let (old, new) = (self.search(&tree, caller, from.0)?, self.search(&tree, caller, to.0)?);
         let id = tree.directory(old)?.get(from.1).ok_or(NfsStat::NoEnt)?;
         let target = tree.directory(new)?.get(to.1);
-        if target == Some(id) {
-            return Ok(());
+        let (left, entered) = (before(&tree, old)?, before(&tree, new)?);
+        if target != Some(id) {
+            may_rename(&tree, caller, id, old, new, target)?;
+            tree.rename(id, (old, from.1), (new, to.1), target)?;
         }
-        may_rename(&tree, caller, id, old, new, target)?;
-        tree.rename(id, (old, from.1), (new, to.1), target)
+        Ok((wcc(&tree, old, left), wcc(&tree, new, entered)))
     }
 
-    fn link(&self, caller: &Caller, node: &NodeHandle, dir: &NodeHandle, name: &[u8]) -> Result<()> {
+    fn link(
+        &self,
+        caller: &Caller,
+        node: &NodeHandle,
+        dir: &NodeHandle,
+        name: &[u8],
+    ) -> Result<(Fattr, WccData)> {
         let mut tree = self.lock();
         let id = self.id(node)?;
         not_directory(tree.get(id)?)?;
@@ -399,7 +437,9 @@ impl Vfs for MemoryVfs {
         }
         may_link(&tree.get(id)?.attr, caller)?;
         allow(granted(&tree.get(dir)?.attr, caller), WRITE)?;
-        tree.link(id, dir, name)
+        let before = before(&tree, dir)?;
+        tree.link(id, dir, name)?;
+        Ok((tree.get(id)?.attr.clone(), wcc(&tree, dir, before)))
     }
 
     fn readdir(
@@ -435,8 +475,11 @@ impl Vfs for MemoryVfs {
         })
     }
 
-    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<()> {
-        attributes::writable(self.lock().get(self.id(node)?)?, caller)
+    fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {
+        let tree = self.lock();
+        let id = self.id(node)?;
+        attributes::writable(tree.get(id)?, caller)?;
+        Ok(wcc(&tree, id, before(&tree, id)?))
     }
 }
 
@@ -448,12 +491,12 @@ mod tests {
 
     fn file(vfs: &MemoryVfs, name: &str) -> Node {
         let how = CreateHow::Guarded(Sattr::default());
-        vfs.create(&ROOT_CALLER, &vfs.root().unwrap(), name.as_bytes(), &how).unwrap()
+        vfs.create(&ROOT_CALLER, &vfs.root().unwrap(), name.as_bytes(), &how).unwrap().node
     }
 
     fn write(vfs: &MemoryVfs, node: &Node, offset: u64, data: &[u8]) -> Result<StableHow> {
         let data = Bytes::copy_from_slice(data);
-        vfs.write(&ROOT_CALLER, &node.handle, offset, &data, StableHow::Unstable)
+        vfs.write(&ROOT_CALLER, &node.handle, offset, &data, StableHow::Unstable).map(|done| done.committed)
     }
 
     #[test]
@@ -487,7 +530,8 @@ mod tests {
         let node = file(&vfs, "a");
         assert_eq!(write(&vfs, &node, u64::MAX, b"x"), Err(NfsStat::FBig));
         assert_eq!(write(&vfs, &node, MAX_FILE_SIZE, b"x"), Err(NfsStat::FBig));
-        assert_eq!(vfs.read(&ROOT_CALLER, &node.handle, u64::MAX, 1), Ok((Bytes::new(), true)));
+        let read = vfs.read(&ROOT_CALLER, &node.handle, u64::MAX, 1).unwrap();
+        assert_eq!((read.data, read.eof), (Bytes::new(), true));
     }
 
     #[test]
@@ -496,7 +540,7 @@ mod tests {
         let node = file(&vfs, "a");
         let chmod = Sattr { mode: Some(0o640), ..Sattr::default() };
         let set = |at| vfs.setattr(&ROOT_CALLER, &node.handle, &chmod, Some(at));
-        assert_eq!(set(node.attr.ctime).unwrap().mode, 0o640);
+        assert_eq!(set(node.attr.ctime).unwrap().after.unwrap().mode, 0o640);
         assert_eq!(set(node.attr.ctime), Err(NfsStat::NotSync));
     }
 }
