@@ -41,18 +41,22 @@
 //!   move one: nothing inside tells the time that has passed.
 
 pub mod errno;
+mod exporter;
 pub mod exports;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod handle;
 mod mnt;
 mod net;
+mod opener;
 mod server;
 mod service;
 mod state;
 mod sys;
+mod table;
 mod v3;
 pub mod vfs;
 
+pub use exporter::{ChangeError, Changes, Exporter, Listed, Reload, Source};
 pub use net::{Connections, DEFAULT_WORKERS, Limits, MIN_WORKERS};
 pub use server::{Builder, Counters, NFS_PORT, ProcedureCalls, Running, Server, StartError};

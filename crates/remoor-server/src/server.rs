@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::take;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,14 +13,15 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
 use sha2::{Digest, Sha256};
 
-use crate::exports::{Export, Exports, Storage, export_id};
+use crate::exporter::{Exporter, Source};
+use crate::exports::{Exports, ParseError};
 use crate::handle::{KeyError, Signer};
 use crate::net::{self, Connections, DEFAULT_WORKERS, Limits};
+use crate::opener::Opener;
 use crate::service::NfsService;
-use crate::state::{ServedExport, State};
-use crate::vfs::local::{Durability, LocalOptions, LocalVfs, OpenError};
-use crate::vfs::memory::{DEFAULT_LIMIT_BYTES, MemoryVfs};
-use crate::vfs::{MAX_NODE_HANDLE, Vfs};
+use crate::state::State;
+use crate::vfs::Vfs;
+use crate::vfs::local::OpenError;
 
 /// NFS's own port.
 pub const NFS_PORT: u16 = 2049;
@@ -47,6 +49,7 @@ pub struct Builder {
     workers: Option<usize>,
     limits: Limits,
     vfs: HashMap<PathBuf, Arc<dyn Vfs>>,
+    source: Option<Source>,
 }
 
 /// Why a server does not start.
@@ -69,6 +72,8 @@ pub enum StartError {
     SameDirectory(PathBuf, PathBuf),
     #[error("{0:?} and {1:?} have the same identity {2:#x}; give one of them another fsid=")]
     SameIdentity(PathBuf, PathBuf, u64),
+    #[error("{0:?} has two different fsid= options; one export has one identity")]
+    TwoFsids(PathBuf),
     #[error("cannot export {path:?}: {reason}")]
     Vfs { path: PathBuf, reason: String },
     #[error(transparent)]
@@ -124,20 +129,29 @@ impl Builder {
         self
     }
 
+    /// Where [`Exporter::reload`] finds what is configured; without it that is what the server began with.
+    pub fn source(
+        mut self,
+        source: impl Fn() -> Result<Exports, ParseError> + Send + Sync + 'static,
+    ) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
     /// Loads the exports, binds the addresses and serves.
-    pub fn start(self) -> Result<Running, StartError> {
-        let state = Arc::new(self.state()?);
+    pub fn start(mut self) -> Result<Running, StartError> {
+        let exporter = Arc::new(self.exporter()?);
         let default = [SocketAddr::from((Ipv4Addr::LOCALHOST, NFS_PORT))];
         let listen = if self.listen.is_empty() { &default[..] } else { &self.listen };
-        let service = Arc::new(NfsService::new(state));
+        let service = Arc::new(NfsService::new(exporter.state().clone()));
         let net = net::start(service, listen, self.workers.unwrap_or(DEFAULT_WORKERS), self.limits)?;
-        let running = Running { net };
+        let running = Running { net, exporter };
         running.log();
         Ok(running)
     }
 
     /// What is served, without sockets.
-    pub(crate) fn state(&self) -> Result<State, StartError> {
+    fn exporter(&mut self) -> Result<Exporter, StartError> {
         if self.exports.list.is_empty() {
             return Err(StartError::NoExports);
         }
@@ -145,62 +159,20 @@ impl Builder {
         if !is_node_name(&node) {
             return Err(StartError::NodeName(node));
         }
-        self.exports.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let random = random()?;
-        let signer = self.signer(random)?;
-        let served: Vec<_> =
-            self.exports.list.iter().map(|export| self.open(export, random)).collect::<Result<_, _>>()?;
-        refuse_doubles(&served)?;
-        Ok(State::new(served, signer, write_verf(&node, random)))
-    }
-
-    fn signer(&self, random: [u8; 32]) -> Result<Signer, StartError> {
-        match &self.state_dir {
-            Some(dir) => Ok(Signer::load_or_create(dir)?),
-            None if self.exports.list.iter().any(|export| self.is_local(export)) => {
-                Err(StartError::NoStateDir)
-            }
-            None => Ok(Signer::new(random)),
-        }
-    }
-
-    fn is_local(&self, export: &Export) -> bool {
-        export.storage == Storage::Local && !self.vfs.contains_key(&export.path)
-    }
-
-    fn open(&self, export: &Export, random: [u8; 32]) -> Result<ServedExport, StartError> {
-        let path = if self.is_local(export) { canonical(export)? } else { export.path.clone() };
-        let id = export_id(export.fsid(), &path);
-        let vfs = match (self.vfs.get(&export.path), &export.storage) {
-            (Some(vfs), _) => vfs.clone(),
-            (None, Storage::Memory) => {
-                let instance = u64::from_ne_bytes(std::array::from_fn(|n| random[n]));
-                Arc::new(MemoryVfs::new(DEFAULT_LIMIT_BYTES, instance))
-            }
-            (None, Storage::Local) => self.open_local(export, &path)?,
+        let instance = u64::from_ne_bytes(std::array::from_fn(|n| random[n]));
+        let opener = Opener::new(self.state_dir.clone(), node.clone(), take(&mut self.vfs), instance);
+        let signer = match &self.state_dir {
+            Some(dir) => Signer::load_or_create(dir)?,
+            None => Signer::new(random),
         };
-        check_root(&path, &*vfs)?;
-        Ok(ServedExport { path, id, vfs, rules: export.rules.clone() })
-    }
-
-    fn open_local(&self, export: &Export, path: &Path) -> Result<Arc<dyn Vfs>, StartError> {
-        let options = LocalOptions {
-            durability: durability(export),
-            state_dir: self.state_dir.clone().ok_or(StartError::NoStateDir)?,
-            node: self.node(),
-            max_open: None,
-            scheme: None,
-        };
-        let vfs = LocalVfs::open(path, &options)?;
-        let (scheme, reason) = vfs.scheme();
-        tracing::info!(export = %path.display(), "{scheme:?} file handles, because {reason}");
-        if vfs.is_single_user() {
-            tracing::warn!(
-                export = %path.display(),
-                "not root, so every file is used and made as the server's own user, whoever the client's is"
-            );
-        }
-        Ok(Arc::new(vfs))
+        let state = State::new(Vec::new(), signer, write_verf(&node, random));
+        let exports = take(&mut self.exports);
+        let configured = exports.clone();
+        let source = self.source.take().unwrap_or_else(|| Box::new(move || Ok(configured.clone())));
+        let exporter = Exporter::new(Arc::new(state), opener, source);
+        exporter.start(exports)?;
+        Ok(exporter)
     }
 
     fn node(&self) -> String {
@@ -215,48 +187,6 @@ impl Builder {
 fn is_node_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= MAX_NODE_NAME && !name.starts_with('.') && name.chars().all(allowed)
-}
-
-/// `async` only if no client is promised `sync`.
-fn durability(export: &Export) -> Durability {
-    let sync = export.rules.iter().any(|rule| rule.options.sync);
-    if sync { Durability::Sync } else { Durability::Async }
-}
-
-/// The directory without symbolic links, so that one directory has one path and one identity.
-fn canonical(export: &Export) -> Result<PathBuf, StartError> {
-    let origin = || export.rules.first().map_or_else(String::new, |rule| rule.origin.to_string());
-    let path = export.path.clone();
-    let failed = |source| StartError::Path { origin: origin(), path: path.clone(), source };
-    let real = export.path.canonicalize().map_err(failed)?;
-    if real.is_dir() { Ok(real) } else { Err(StartError::NotDirectory { origin: origin(), path }) }
-}
-
-/// An export whose handles do not fit, or that has no root, is refused at the start and not at the first mount.
-fn check_root(path: &Path, vfs: &dyn Vfs) -> Result<(), StartError> {
-    let refused = |reason| StartError::Vfs { path: path.into(), reason };
-    let root = vfs.root().map_err(|status| refused(status.to_string()))?;
-    if root.len() > MAX_NODE_HANDLE {
-        return Err(refused(format!(
-            "its file handles have {} bytes, more than {MAX_NODE_HANDLE}",
-            root.len()
-        )));
-    }
-    Ok(())
-}
-
-fn refuse_doubles(served: &[ServedExport]) -> Result<(), StartError> {
-    for (n, a) in served.iter().enumerate() {
-        for b in &served[n + 1..] {
-            if a.path == b.path {
-                return Err(StartError::SameDirectory(a.path.clone(), b.path.clone()));
-            }
-            if a.id == b.id {
-                return Err(StartError::SameIdentity(a.path.clone(), b.path.clone(), a.id));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn random() -> io::Result<[u8; 32]> {
@@ -280,6 +210,7 @@ fn write_verf(node_name: &str, random: [u8; 32]) -> WriteVerf {
 /// A server at work. Dropping it stops it.
 pub struct Running {
     net: net::Handle<NfsService>,
+    exporter: Arc<Exporter>,
 }
 
 /// What a server has done so far.
@@ -324,6 +255,11 @@ impl Running {
         }
     }
 
+    /// Changes what is exported.
+    pub fn exporter(&self) -> &Arc<Exporter> {
+        &self.exporter
+    }
+
     /// This instance's write verifier.
     pub fn write_verf(&self) -> WriteVerf {
         self.net.service().state().write_verf
@@ -348,17 +284,6 @@ impl Running {
             tracing::info!(
                 "listening on {address} (TCP): NFS version 3, MOUNT version 3; no locking, mount with nolock"
             );
-        }
-        for export in self.net.service().state().exports() {
-            for rule in &export.rules {
-                let path = export.path.display();
-                tracing::info!(
-                    fsid = format_args!("{:#x}", export.id),
-                    "exporting {path} to {} ({})",
-                    rule.client,
-                    rule.options
-                );
-            }
         }
     }
 }

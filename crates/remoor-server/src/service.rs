@@ -14,12 +14,15 @@ use remoor_rpc::xdr::{self, Reader, Writer, Xdr};
 
 use crate::net::{Malformed, Service};
 use crate::state::State;
+use crate::table::Table;
 use crate::{mnt, v3};
 
 /// A call as a procedure sees it.
 pub(crate) struct Request<'a> {
     /// What the server is and has.
     pub(crate) state: &'a State,
+    /// What is exported, during the whole call.
+    pub(crate) table: &'a Table,
     /// Where the call comes from.
     pub(crate) peer: SocketAddr,
     /// Who calls; `None` is AUTH_NONE.
@@ -117,7 +120,8 @@ impl NfsService {
 
     fn execute(&self, peer: SocketAddr, call: Call, row: &Row) -> Result<Record, ReplyStatus> {
         let credential = credential(&call.header.credential, row.number)?;
-        let request = Request { state: &self.state, peer, credential };
+        let table = self.state.table();
+        let request = Request { state: &self.state, table: &table, peer, credential };
         row.calls.fetch_add(1, Relaxed);
         let mut w = Writer::new();
         begin_reply(&mut w, call.xid, &ReplyStatus::Success);

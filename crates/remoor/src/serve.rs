@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::anyhow;
-use remoor_server::exports::{Exports, OPTIONS, OptionRow, Status};
+use remoor_server::exports::{Exports, OPTIONS, OptionRow, ParseError, Status};
 use remoor_server::vfs::local::OpenError;
-use remoor_server::{DEFAULT_WORKERS, Running, Server, StartError};
+use remoor_server::{DEFAULT_WORKERS, Exporter, Reload, Running, Server, StartError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
@@ -18,7 +19,8 @@ use crate::{Failure, columns};
 /// Serve directories to NFS version 3 clients, as exports(5) says.
 ///
 /// NFS and MOUNT are served on one TCP port, so that a balancer needs one rule and a client mounts with
-/// `port=N,mountport=N`. Locks are not served: mount with nolock. Runs until it gets SIGTERM or SIGINT.
+/// `port=N,mountport=N`. Locks are not served: mount with nolock. Runs until it gets SIGTERM or SIGINT; SIGHUP reads
+/// the exports again, as exportfs -ra does: a file with an error changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Args {
@@ -65,14 +67,30 @@ fn option_row(row: &OptionRow) -> String {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::cannot)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Failure::cannot)?;
     raise_open_files();
     let running = args.start()?;
-    if let Some(signal) = signals.forever().next() {
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            reload(running.exporter().clone());
+            continue;
+        }
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
+        break;
     }
     running.stop();
     Ok(())
+}
+
+/// On a thread of its own: a file system that does not answer must not keep the server from stopping.
+fn reload(exporter: Arc<Exporter>) {
+    let run = move || match exporter.reload(Reload::Exactly) {
+        Ok(_) => {}
+        Err(error) => tracing::error!("exports stay as they were: {error}"),
+    };
+    if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(run) {
+        tracing::error!("exports stay as they were: cannot start a thread to read them: {error}");
+    }
 }
 
 /// Every connection and every file in use takes a descriptor. Programs that use select(2) get a low limit by default, and
@@ -97,10 +115,28 @@ fn said(error: impl Display) -> anyhow::Error {
     anyhow!("{error}")
 }
 
+/// Where exports are written.
+struct Configured {
+    arguments: Vec<String>,
+    files: Vec<PathBuf>,
+}
+
+impl Configured {
+    fn read(&self) -> Result<Exports, ParseError> {
+        let mut exports = Exports::from_args(&self.arguments)?;
+        for file in &self.files {
+            exports = exports.merge(Exports::from_file(file)?);
+        }
+        Ok(exports)
+    }
+}
+
 impl Args {
     fn start(&self) -> Result<Running, Failure> {
+        let configured = Configured { arguments: self.export.clone(), files: self.exports.clone() };
         let mut server = Server::builder()
-            .exports(self.load_exports()?)
+            .exports(configured.read().map_err(|e| Failure::Usage(said(e)))?)
+            .source(move || configured.read())
             .node_name(self.node.as_deref().unwrap_or_default())
             .state_dir(self.state_dir()?)
             .workers(self.workers.into());
@@ -114,14 +150,6 @@ impl Args {
             }
             wrong => Failure::Usage(said(wrong)),
         })
-    }
-
-    fn load_exports(&self) -> Result<Exports, Failure> {
-        let mut exports = Exports::from_args(&self.export).map_err(|e| Failure::Usage(said(e)))?;
-        for file in &self.exports {
-            exports = exports.merge(Exports::from_file(file).map_err(|e| Failure::Usage(said(e)))?);
-        }
-        Ok(exports)
     }
 
     fn state_dir(&self) -> Result<PathBuf, Failure> {

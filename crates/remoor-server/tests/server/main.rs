@@ -10,4 +10,5 @@ mod interop;
 mod nodes;
 mod ports;
 mod procedures;
+mod reload;
 mod rpc;
