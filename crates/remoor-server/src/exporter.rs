@@ -23,7 +23,8 @@ const CHANGE_LOOK: Duration = Duration::from_millis(5);
 pub type Source = Box<dyn Fn() -> Result<Exports, ParseError> + Send + Sync>;
 
 /// What a reload does with exports that were added by hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reload {
     /// `exportfs -a`: they stay, and so does what has gone from the files.
     Add,
@@ -96,6 +97,11 @@ impl Exporter {
 
     pub(crate) fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    /// The node's name.
+    pub(crate) fn node(&self) -> &str {
+        &self.opener.node
     }
 
     /// What is exported now.

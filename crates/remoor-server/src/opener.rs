@@ -12,6 +12,7 @@ use crate::table::{Opened, ServedExport, Table};
 use crate::vfs::local::{Durability, LocalOptions, LocalVfs};
 use crate::vfs::memory::{DEFAULT_LIMIT_BYTES, MemoryVfs};
 use crate::vfs::{MAX_NODE_HANDLE, Vfs};
+use crate::watch::Watch;
 
 /// What it takes to open the file systems of exports.
 pub(crate) struct Opener {
@@ -52,14 +53,15 @@ impl Opener {
         let id = export_id(one_fsid(export)?, &path);
         let opened = Opened { storage: export.storage.clone(), durability: durability(export), directory };
         let stays = |e: &&ServedExport| e.id == id && e.path == path && e.opened == opened;
-        let vfs = match before.exports().iter().find(stays) {
-            Some(same) => same.vfs.clone(),
+        let (vfs, watch) = match before.exports().iter().find(stays) {
+            Some(same) => (same.vfs.clone(), same.watch.clone()),
             None => {
                 tracing::info!(export = %path.display(), fsid = format_args!("{id:#x}"), "opening");
-                self.open_files(export, &path)?
+                let vfs = self.open_files(export, &path)?;
+                (vfs.clone(), Watch::start(&path.to_string_lossy(), vfs))
             }
         };
-        Ok(ServedExport { path, id, vfs, rules: export.rules.clone(), opened })
+        Ok(ServedExport { path, id, vfs, rules: export.rules.clone(), opened, watch })
     }
 
     fn open_files(&self, export: &Export, path: &Path) -> Result<Arc<dyn Vfs>, StartError> {

@@ -6,13 +6,15 @@ use std::mem::take;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use remoor_nfs::v3::WriteVerf;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
 use sha2::{Digest, Sha256};
 
+use crate::control::health::DEFAULT_HEALTH_LIMIT;
+use crate::control::{AttendError, Attendance, Desk, NodeLock, Pages, Places, Taken};
 use crate::exporter::{Exporter, Source};
 use crate::exports::{Exports, ParseError};
 use crate::handle::{KeyError, Signer};
@@ -50,6 +52,9 @@ pub struct Builder {
     limits: Limits,
     vfs: HashMap<PathBuf, Arc<dyn Vfs>>,
     source: Option<Source>,
+    exclusive: bool,
+    places: Places,
+    health_limit: Option<Duration>,
 }
 
 /// Why a server does not start.
@@ -80,6 +85,12 @@ pub enum StartError {
     Local(#[from] OpenError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(
+        "{0}: nodes that share a state directory differ in their names; stop that server or choose another --node"
+    )]
+    NodeTaken(Taken),
+    #[error(transparent)]
+    Attend(#[from] AttendError),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -138,16 +149,58 @@ impl Builder {
         self
     }
 
+    /// Refuses to start while another server of this node's name uses the state directory.
+    pub fn exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// Answers [`control::call`](crate::control::call) at this path. Where it cannot, the server does not start if
+    /// `needed`, and else says so in the log.
+    pub fn control(mut self, path: impl Into<PathBuf>, needed: bool) -> Self {
+        self.places.control = Some((path.into(), needed));
+        self
+    }
+
+    /// Tells `/metrics` and `/health` over HTTP at this address.
+    pub fn metrics(mut self, address: SocketAddr) -> Self {
+        self.places.pages.push((address, Pages::All));
+        self
+    }
+
+    /// Tells `/health` over HTTP at this address.
+    pub fn health(mut self, address: SocketAddr) -> Self {
+        self.places.pages.push((address, Pages::Health));
+        self
+    }
+
+    /// How long a file system may be silent before the server is not healthy; 3 s by default.
+    pub fn health_limit(mut self, limit: Duration) -> Self {
+        self.health_limit = Some(limit);
+        self
+    }
+
     /// Loads the exports, binds the addresses and serves.
     pub fn start(mut self) -> Result<Running, StartError> {
+        let lock = self.lock()?;
         let exporter = Arc::new(self.exporter()?);
         let default = [SocketAddr::from((Ipv4Addr::LOCALHOST, NFS_PORT))];
         let listen = if self.listen.is_empty() { &default[..] } else { &self.listen };
         let service = Arc::new(NfsService::new(exporter.state().clone()));
-        let net = net::start(service, listen, self.workers.unwrap_or(DEFAULT_WORKERS), self.limits)?;
-        let running = Running { net, exporter };
+        let workers = self.workers.unwrap_or(DEFAULT_WORKERS);
+        let net = net::start(service, listen, workers, self.limits.clone())?;
+        let limit = self.health_limit.unwrap_or(DEFAULT_HEALTH_LIMIT);
+        let desk = Desk::new(exporter.clone(), Box::new(net.census()), net.local_addrs(), limit);
+        let attendance = Attendance::begin(&self.places, &Arc::new(desk))?;
+        let running = Running { net, exporter, attendance, _lock: lock };
         running.log();
         Ok(running)
+    }
+
+    fn lock(&self) -> Result<Option<NodeLock>, StartError> {
+        let Some(dir) = self.state_dir.as_ref().filter(|_| self.exclusive) else { return Ok(None) };
+        let node = self.checked_node()?;
+        NodeLock::take(&dir.join(format!("{node}.lock"))).map(Some).map_err(StartError::NodeTaken)
     }
 
     /// What is served, without sockets.
@@ -155,10 +208,7 @@ impl Builder {
         if self.exports.list.is_empty() {
             return Err(StartError::NoExports);
         }
-        let node = self.node();
-        if !is_node_name(&node) {
-            return Err(StartError::NodeName(node));
-        }
+        let node = self.checked_node()?;
         let random = random()?;
         let instance = u64::from_ne_bytes(std::array::from_fn(|n| random[n]));
         let opener = Opener::new(self.state_dir.clone(), node.clone(), take(&mut self.vfs), instance);
@@ -173,6 +223,11 @@ impl Builder {
         let exporter = Exporter::new(Arc::new(state), opener, source);
         exporter.start(exports)?;
         Ok(exporter)
+    }
+
+    fn checked_node(&self) -> Result<String, StartError> {
+        let node = self.node();
+        if is_node_name(&node) { Ok(node) } else { Err(StartError::NodeName(node)) }
     }
 
     fn node(&self) -> String {
@@ -211,6 +266,8 @@ fn write_verf(node_name: &str, random: [u8; 32]) -> WriteVerf {
 pub struct Running {
     net: net::Handle<NfsService>,
     exporter: Arc<Exporter>,
+    attendance: Attendance,
+    _lock: Option<NodeLock>,
 }
 
 /// What a server has done so far.
@@ -243,6 +300,11 @@ impl Running {
         self.net.local_addrs()
     }
 
+    /// The addresses that tell metrics and health, with the ports the kernel chose.
+    pub fn page_addrs(&self) -> Vec<SocketAddr> {
+        self.attendance.page_addrs()
+    }
+
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         let service = self.net.service();
@@ -268,6 +330,7 @@ impl Running {
     /// Stops accepting and reading, lets the calls that execute finish and be answered, and closes. True if all
     /// were answered within [`Limits::drain`].
     pub fn stop(mut self) -> bool {
+        self.exporter.state().stop();
         let drained = self.net.stop();
         if drained {
             tracing::info!("stopped; every call that was taken is answered");

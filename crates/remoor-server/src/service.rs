@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use bytes::Bytes;
 use remoor_rpc::auth::{AuthSys, Flavor, OpaqueAuth};
@@ -12,6 +13,7 @@ use remoor_rpc::program::{Procedure, Program};
 use remoor_rpc::record::Record;
 use remoor_rpc::xdr::{self, Reader, Writer, Xdr};
 
+use crate::metrics::HEAD;
 use crate::net::{Malformed, Service};
 use crate::state::State;
 use crate::table::Table;
@@ -165,8 +167,15 @@ impl Service for NfsService {
     }
 
     fn serve(&self, peer: SocketAddr, record: Bytes) -> Result<Record, Malformed> {
+        let (received, bytes) = (Instant::now(), record.len());
         match Message::decode(record) {
-            Ok(Message::Call(call)) => Ok(self.answer(peer, call)),
+            Ok(Message::Call(call)) => {
+                let called = (call.header.program, call.header.procedure);
+                let reply = self.answer(peer, call);
+                let head = reply.segments().get(1).map_or(&[][..], |bytes| &bytes[..HEAD.min(bytes.len())]);
+                self.state.metrics.answered(peer.ip(), called, head, (bytes, reply.len()), received);
+                Ok(reply)
+            }
             Ok(Message::Reply(reply)) => Err(Malformed(format!("a reply, to xid {:#010x}", reply.xid))),
             Err(message::Error::RpcVersion { xid, .. }) => {
                 let status = ReplyStatus::RpcMismatch { low: RPC_VERSION, high: RPC_VERSION };

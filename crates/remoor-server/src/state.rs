@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,11 @@ use remoor_nfs::v3::WriteVerf;
 
 use crate::exports::Options;
 use crate::handle::Signer;
+use crate::metrics::Metrics;
 use crate::table::{ServedExport, Snapshot, Table};
 
 /// Ports from here on can be bound by any process (IPPORT_RESERVED, PROT_SOCK).
-const FIRST_UNRESERVED_PORT: u16 = 1024;
+pub(crate) const FIRST_UNRESERVED_PORT: u16 = 1024;
 /// Mounts that DUMP remembers; the oldest are forgotten.
 const MAX_MOUNTS: usize = 4096;
 /// Clients whose refusals are told apart in the log.
@@ -36,6 +37,8 @@ pub(crate) struct State {
     mounts: Mutex<VecDeque<(IpAddr, PathBuf)>>,
     refused: Mutex<LruCache<(IpAddr, u64), Instant>>,
     port_refusals: AtomicU64,
+    pub(crate) metrics: Metrics,
+    stopping: AtomicBool,
 }
 
 impl State {
@@ -47,7 +50,18 @@ impl State {
             mounts: Mutex::default(),
             refused: Mutex::new(LruCache::new(MAX_REFUSED_CLIENTS)),
             port_refusals: AtomicU64::new(0),
+            metrics: Metrics::new(),
+            stopping: AtomicBool::new(false),
         }
+    }
+
+    /// From now on the server answers what it has taken and takes no more.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
     }
 
     /// What is exported at this moment. A call takes it once, so that it sees one table from its beginning to its end.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::exports::{Export, Options, Rule, Storage, closest};
 use crate::vfs::Vfs;
 use crate::vfs::local::Durability;
+use crate::watch::Watch;
 
 /// A table in use. Cheap to take and to give back, and blocks nobody who exports another.
 pub(crate) type Snapshot = arc_swap::Guard<Arc<Table>>;
@@ -23,6 +24,8 @@ pub(crate) struct ServedExport {
     pub(crate) rules: Vec<Rule>,
     /// How its files were opened.
     pub(crate) opened: Opened,
+    /// What is known of its use and its health. It stays with the file system.
+    pub(crate) watch: Arc<Watch>,
 }
 
 /// What a file system was opened with. It stays open across a change of exports while this is the same.
@@ -41,9 +44,14 @@ impl Opened {
 }
 
 impl ServedExport {
-    /// An export in memory.
+    /// An export in memory, which nobody watches.
     pub(crate) fn of(path: PathBuf, id: u64, vfs: Arc<dyn Vfs>, rules: Vec<Rule>) -> Self {
-        Self { path, id, vfs, rules, opened: Opened::IN_MEMORY }
+        Self { path, id, vfs, rules, opened: Opened::IN_MEMORY, watch: Arc::default() }
+    }
+
+    /// Its path, for people.
+    pub(crate) fn shown(&self) -> String {
+        self.path.to_string_lossy().into_owned()
     }
 
     pub(crate) fn options_for(&self, client: IpAddr) -> Option<&Options> {

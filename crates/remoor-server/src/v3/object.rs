@@ -1,5 +1,7 @@
 //! The object a handle names, for one caller: what nearly every procedure begins with.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use remoor_nfs::v3::{Fattr, FileHandle, NfsStat, PostOpAttr, Res, WccData};
 
 use crate::exports::Options;
@@ -26,6 +28,7 @@ impl<'a> Object<'a> {
         if !request.state.may_use_port(request.peer, export, options) {
             return Err(NfsStat::Perm);
         }
+        export.watch.calls.fetch_add(1, Relaxed);
         let caller = squash(request, options);
         Ok(Self { request, export, options, caller, node })
     }

@@ -4,6 +4,7 @@
 
 mod client;
 mod connections;
+mod control;
 mod exports;
 mod fault;
 mod interop;
