@@ -312,7 +312,7 @@ fn log(changes: &Changes) {
         tracing::info!(export = line.path, client = line.client, "no longer exported");
     }
     for line in &changes.exported {
-        tracing::info!("exporting {} to {} ({})", line.path, line.client, line.options);
+        tracing::info!(export = line.path, client = line.client, options = line.options, "exporting");
     }
 }
 

@@ -38,7 +38,7 @@ fn mount(request: &Request<'_>, path: &DirPath) -> Result<MountOk, MountStat> {
     let client = request.peer.ip();
     let refused = |why: &str| {
         if request.state.is_news(client, ANY_MOUNT) {
-            tracing::warn!(client = %client.to_canonical(), "mount of {} refused: {why}", path.display());
+            tracing::warn!(client = %client.to_canonical(), path = %path.display(), "mount refused: {why}");
         }
         MountStat::Acces
     };
@@ -50,7 +50,7 @@ fn mount(request: &Request<'_>, path: &DirPath) -> Result<MountOk, MountStat> {
     let node = walk(export, path)?;
     let handle = request.state.signer.seal(export.id, &node).map_err(|_| MountStat::ServerFault)?;
     request.state.mounted(client, path);
-    tracing::info!(client = %request.peer, "mounted {} ({options})", path.display());
+    tracing::info!(client = %request.peer, path = %path.display(), %options, "mounted");
     Ok(MountOk { handle, flavors: Array(vec![Flavor::Sys.number()]) })
 }
 

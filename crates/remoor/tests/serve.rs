@@ -63,7 +63,7 @@ impl Server {
 
     /// A server with these arguments.
     fn of(dir: TempDir, args: &[&str]) -> Self {
-        let args = [&["--listen", "127.0.0.1:0"], args].concat();
+        let args = [&["--listen", "127.0.0.1:0", "--control", "none"], args].concat();
         let mut child = serve(&args).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines(child.stderr.take().unwrap());
         let line = await_line(&log, "listening on ");
@@ -367,6 +367,7 @@ fn a_server_that_is_to_end_with_its_parent_does() {
     let script = r#"setpriv --pdeathsig KILL "$@" >&2 & echo $! && wait"#;
     let mut parent = Command::new("sh")
         .args(["-c", script, "sh", env!("CARGO_BIN_EXE_remoor"), "serve", "--listen", "127.0.0.1:0"])
+        .args(["--control", "none"])
         .args(["--export".as_ref(), export.as_os_str(), "--state".as_ref(), state.as_os_str()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
