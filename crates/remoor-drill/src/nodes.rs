@@ -118,7 +118,7 @@ impl Server {
         let mut command = Command::new(program);
         command.arg("serve").arg("--listen").arg(address.to_string());
         command.arg("--exports").arg(&files.exports).arg("--state").arg(&files.state);
-        command.arg("--node").arg(node.to_string());
+        command.arg("--node").arg(node.to_string()).args(["--control", "none"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = topology.node(node).spawn_process(command)?;
         let mut server = Self { node, child };

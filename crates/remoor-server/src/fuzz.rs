@@ -13,7 +13,8 @@ use crate::exports::Exports;
 use crate::handle::Signer;
 use crate::net::{Answer, Origin, Service};
 use crate::service::NfsService;
-use crate::state::{ServedExport, State};
+use crate::state::State;
+use crate::table::ServedExport;
 use crate::vfs::Vfs;
 use crate::vfs::memory::MemoryVfs;
 
@@ -47,12 +48,10 @@ fn vfs() -> MemoryVfs {
 
 fn service() -> Option<NfsService> {
     let exports = Exports::parse(Path::new("fuzz"), b"/x *(rw,no_root_squash)").ok()?;
-    let served = exports.list.into_iter().map(|export| ServedExport {
-        path: export.path,
-        id: EXPORT_ID,
-        vfs: Arc::new(vfs()),
-        rules: export.rules,
-    });
+    let served = exports
+        .list
+        .into_iter()
+        .map(|export| ServedExport::of(export.path, EXPORT_ID, Arc::new(vfs()), export.rules));
     Some(NfsService::new(Arc::new(State::new(served.collect(), signer(), [0; 8]))))
 }
 

@@ -40,19 +40,27 @@
 //! - all that waited in a virtual machine whose clock was stopped with it, as some hypervisors do when they pause or
 //!   move one: nothing inside tells the time that has passed.
 
+pub mod control;
 pub mod errno;
+mod exporter;
 pub mod exports;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod handle;
+mod metrics;
 mod mnt;
 mod net;
+mod opener;
 mod server;
 mod service;
 mod state;
 mod sys;
+mod table;
 mod v3;
 pub mod vfs;
+mod watch;
 
+pub use exporter::{ChangeError, Changes, Exporter, Listed, Reload, Source};
+pub use metrics::{BUCKETS_MICROS, ClientCalls, ProcedureStats};
 pub use net::{Connections, DEFAULT_WORKERS, Limits, MIN_WORKERS};
 pub use server::{Builder, Counters, NFS_PORT, ProcedureCalls, Running, Server, StartError};

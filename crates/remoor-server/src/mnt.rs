@@ -13,7 +13,8 @@ use remoor_rpc::xdr::{Array, List, Opaque};
 
 use crate::exports::ClientSpec;
 use crate::service::{Request, Row, row};
-use crate::state::{ANY_MOUNT, ServedExport};
+use crate::state::ANY_MOUNT;
+use crate::table::ServedExport;
 use crate::vfs::{Caller, NodeHandle};
 
 /// The table of procedures.
@@ -37,11 +38,11 @@ fn mount(request: &Request<'_>, path: &DirPath) -> Result<MountOk, MountStat> {
     let client = request.peer.ip();
     let refused = |why: &str| {
         if request.state.is_news(client, ANY_MOUNT) {
-            tracing::warn!(client = %client.to_canonical(), "mount of {} refused: {why}", path.display());
+            tracing::warn!(client = %client.to_canonical(), path = %path.display(), "mount refused: {why}");
         }
         MountStat::Acces
     };
-    let export = request.state.export_above(path).ok_or_else(|| refused("no such export"))?;
+    let export = request.table.above(path).ok_or_else(|| refused("no such export"))?;
     let options = export.options_for(client).ok_or_else(|| refused("not exported to this client"))?;
     if !request.state.may_use_port(request.peer, export, options) {
         return Err(MountStat::Acces);
@@ -49,7 +50,7 @@ fn mount(request: &Request<'_>, path: &DirPath) -> Result<MountOk, MountStat> {
     let node = walk(export, path)?;
     let handle = request.state.signer.seal(export.id, &node).map_err(|_| MountStat::ServerFault)?;
     request.state.mounted(client, path);
-    tracing::info!(client = %request.peer, "mounted {} ({options})", path.display());
+    tracing::info!(client = %request.peer, path = %path.display(), %options, "mounted");
     Ok(MountOk { handle, flavors: Array(vec![Flavor::Sys.number()]) })
 }
 
@@ -108,5 +109,5 @@ fn exports(request: &Request<'_>) -> List<ExportEntry> {
     };
     let entry =
         |export: &ServedExport| ExportEntry { directory: dir_path(&export.path), groups: groups(export) };
-    List(request.state.exports().iter().map(entry).collect())
+    List(request.table.exports().iter().map(entry).collect())
 }

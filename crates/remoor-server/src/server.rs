@@ -2,24 +2,28 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem::take;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use remoor_nfs::v3::WriteVerf;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
 use sha2::{Digest, Sha256};
 
-use crate::exports::{Export, Exports, Storage, export_id};
+use crate::control::health::DEFAULT_HEALTH_LIMIT;
+use crate::control::{AttendError, Attendance, Desk, NodeLock, Pages, Places, Taken};
+use crate::exporter::{Exporter, Source};
+use crate::exports::{Exports, ParseError};
 use crate::handle::{KeyError, Signer};
 use crate::net::{self, Connections, DEFAULT_WORKERS, Limits};
+use crate::opener::Opener;
 use crate::service::NfsService;
-use crate::state::{ServedExport, State};
-use crate::vfs::local::{Durability, LocalOptions, LocalVfs, OpenError};
-use crate::vfs::memory::{DEFAULT_LIMIT_BYTES, MemoryVfs};
-use crate::vfs::{MAX_NODE_HANDLE, Vfs};
+use crate::state::State;
+use crate::vfs::Vfs;
+use crate::vfs::local::OpenError;
 
 /// NFS's own port.
 pub const NFS_PORT: u16 = 2049;
@@ -47,6 +51,10 @@ pub struct Builder {
     workers: Option<usize>,
     limits: Limits,
     vfs: HashMap<PathBuf, Arc<dyn Vfs>>,
+    source: Option<Source>,
+    exclusive: bool,
+    places: Places,
+    health_limit: Option<Duration>,
 }
 
 /// Why a server does not start.
@@ -69,12 +77,20 @@ pub enum StartError {
     SameDirectory(PathBuf, PathBuf),
     #[error("{0:?} and {1:?} have the same identity {2:#x}; give one of them another fsid=")]
     SameIdentity(PathBuf, PathBuf, u64),
+    #[error("{0:?} has two different fsid= options; one export has one identity")]
+    TwoFsids(PathBuf),
     #[error("cannot export {path:?}: {reason}")]
     Vfs { path: PathBuf, reason: String },
     #[error(transparent)]
     Local(#[from] OpenError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(
+        "{0}: nodes that share a state directory differ in their names; stop that server or choose another --node"
+    )]
+    NodeTaken(Taken),
+    #[error(transparent)]
+    Attend(#[from] AttendError),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -124,83 +140,94 @@ impl Builder {
         self
     }
 
+    /// Where [`Exporter::reload`] finds what is configured; without it that is what the server began with.
+    pub fn source(
+        mut self,
+        source: impl Fn() -> Result<Exports, ParseError> + Send + Sync + 'static,
+    ) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Refuses to start while another server of this node's name uses the state directory.
+    pub fn exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// Answers [`control::call`](crate::control::call) at this path. Where it cannot, the server does not start if
+    /// `needed`, and else says so in the log.
+    pub fn control(mut self, path: impl Into<PathBuf>, needed: bool) -> Self {
+        self.places.control = Some((path.into(), needed));
+        self
+    }
+
+    /// Tells `/metrics` and `/health` over HTTP at this address.
+    pub fn metrics(mut self, address: SocketAddr) -> Self {
+        self.places.pages.push((address, Pages::All));
+        self
+    }
+
+    /// Tells `/health` over HTTP at this address.
+    pub fn health(mut self, address: SocketAddr) -> Self {
+        self.places.pages.push((address, Pages::Health));
+        self
+    }
+
+    /// How long a file system may be silent before the server is not healthy; 3 s by default.
+    pub fn health_limit(mut self, limit: Duration) -> Self {
+        self.health_limit = Some(limit);
+        self
+    }
+
     /// Loads the exports, binds the addresses and serves.
-    pub fn start(self) -> Result<Running, StartError> {
-        let state = Arc::new(self.state()?);
+    pub fn start(mut self) -> Result<Running, StartError> {
+        let lock = self.lock()?;
+        let exporter = Arc::new(self.exporter()?);
         let default = [SocketAddr::from((Ipv4Addr::LOCALHOST, NFS_PORT))];
         let listen = if self.listen.is_empty() { &default[..] } else { &self.listen };
-        let service = Arc::new(NfsService::new(state));
-        let net = net::start(service, listen, self.workers.unwrap_or(DEFAULT_WORKERS), self.limits)?;
-        let running = Running { net };
+        let service = Arc::new(NfsService::new(exporter.state().clone()));
+        let workers = self.workers.unwrap_or(DEFAULT_WORKERS);
+        let net = net::start(service, listen, workers, self.limits.clone())?;
+        let limit = self.health_limit.unwrap_or(DEFAULT_HEALTH_LIMIT);
+        let desk = Desk::new(exporter.clone(), Box::new(net.census()), net.local_addrs(), limit);
+        let attendance = Attendance::begin(&self.places, &Arc::new(desk))?;
+        let running = Running { net, exporter, attendance, _lock: lock };
         running.log();
         Ok(running)
     }
 
+    fn lock(&self) -> Result<Option<NodeLock>, StartError> {
+        let Some(dir) = self.state_dir.as_ref().filter(|_| self.exclusive) else { return Ok(None) };
+        let node = self.checked_node()?;
+        NodeLock::take(&dir.join(format!("{node}.lock"))).map(Some).map_err(StartError::NodeTaken)
+    }
+
     /// What is served, without sockets.
-    pub(crate) fn state(&self) -> Result<State, StartError> {
+    fn exporter(&mut self) -> Result<Exporter, StartError> {
         if self.exports.list.is_empty() {
             return Err(StartError::NoExports);
         }
-        let node = self.node();
-        if !is_node_name(&node) {
-            return Err(StartError::NodeName(node));
-        }
-        self.exports.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let node = self.checked_node()?;
         let random = random()?;
-        let signer = self.signer(random)?;
-        let served: Vec<_> =
-            self.exports.list.iter().map(|export| self.open(export, random)).collect::<Result<_, _>>()?;
-        refuse_doubles(&served)?;
-        Ok(State::new(served, signer, write_verf(&node, random)))
-    }
-
-    fn signer(&self, random: [u8; 32]) -> Result<Signer, StartError> {
-        match &self.state_dir {
-            Some(dir) => Ok(Signer::load_or_create(dir)?),
-            None if self.exports.list.iter().any(|export| self.is_local(export)) => {
-                Err(StartError::NoStateDir)
-            }
-            None => Ok(Signer::new(random)),
-        }
-    }
-
-    fn is_local(&self, export: &Export) -> bool {
-        export.storage == Storage::Local && !self.vfs.contains_key(&export.path)
-    }
-
-    fn open(&self, export: &Export, random: [u8; 32]) -> Result<ServedExport, StartError> {
-        let path = if self.is_local(export) { canonical(export)? } else { export.path.clone() };
-        let id = export_id(export.fsid(), &path);
-        let vfs = match (self.vfs.get(&export.path), &export.storage) {
-            (Some(vfs), _) => vfs.clone(),
-            (None, Storage::Memory) => {
-                let instance = u64::from_ne_bytes(std::array::from_fn(|n| random[n]));
-                Arc::new(MemoryVfs::new(DEFAULT_LIMIT_BYTES, instance))
-            }
-            (None, Storage::Local) => self.open_local(export, &path)?,
+        let instance = u64::from_ne_bytes(std::array::from_fn(|n| random[n]));
+        let opener = Opener::new(self.state_dir.clone(), node.clone(), take(&mut self.vfs), instance);
+        let signer = match &self.state_dir {
+            Some(dir) => Signer::load_or_create(dir)?,
+            None => Signer::new(random),
         };
-        check_root(&path, &*vfs)?;
-        Ok(ServedExport { path, id, vfs, rules: export.rules.clone() })
+        let state = State::new(Vec::new(), signer, write_verf(&node, random));
+        let exports = take(&mut self.exports);
+        let configured = exports.clone();
+        let source = self.source.take().unwrap_or_else(|| Box::new(move || Ok(configured.clone())));
+        let exporter = Exporter::new(Arc::new(state), opener, source);
+        exporter.start(exports)?;
+        Ok(exporter)
     }
 
-    fn open_local(&self, export: &Export, path: &Path) -> Result<Arc<dyn Vfs>, StartError> {
-        let options = LocalOptions {
-            durability: durability(export),
-            state_dir: self.state_dir.clone().ok_or(StartError::NoStateDir)?,
-            node: self.node(),
-            max_open: None,
-            scheme: None,
-        };
-        let vfs = LocalVfs::open(path, &options)?;
-        let (scheme, reason) = vfs.scheme();
-        tracing::info!(export = %path.display(), "{scheme:?} file handles, because {reason}");
-        if vfs.is_single_user() {
-            tracing::warn!(
-                export = %path.display(),
-                "not root, so every file is used and made as the server's own user, whoever the client's is"
-            );
-        }
-        Ok(Arc::new(vfs))
+    fn checked_node(&self) -> Result<String, StartError> {
+        let node = self.node();
+        if is_node_name(&node) { Ok(node) } else { Err(StartError::NodeName(node)) }
     }
 
     fn node(&self) -> String {
@@ -215,48 +242,6 @@ impl Builder {
 fn is_node_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= MAX_NODE_NAME && !name.starts_with('.') && name.chars().all(allowed)
-}
-
-/// `async` only if no client is promised `sync`.
-fn durability(export: &Export) -> Durability {
-    let sync = export.rules.iter().any(|rule| rule.options.sync);
-    if sync { Durability::Sync } else { Durability::Async }
-}
-
-/// The directory without symbolic links, so that one directory has one path and one identity.
-fn canonical(export: &Export) -> Result<PathBuf, StartError> {
-    let origin = || export.rules.first().map_or_else(String::new, |rule| rule.origin.to_string());
-    let path = export.path.clone();
-    let failed = |source| StartError::Path { origin: origin(), path: path.clone(), source };
-    let real = export.path.canonicalize().map_err(failed)?;
-    if real.is_dir() { Ok(real) } else { Err(StartError::NotDirectory { origin: origin(), path }) }
-}
-
-/// An export whose handles do not fit, or that has no root, is refused at the start and not at the first mount.
-fn check_root(path: &Path, vfs: &dyn Vfs) -> Result<(), StartError> {
-    let refused = |reason| StartError::Vfs { path: path.into(), reason };
-    let root = vfs.root().map_err(|status| refused(status.to_string()))?;
-    if root.len() > MAX_NODE_HANDLE {
-        return Err(refused(format!(
-            "its file handles have {} bytes, more than {MAX_NODE_HANDLE}",
-            root.len()
-        )));
-    }
-    Ok(())
-}
-
-fn refuse_doubles(served: &[ServedExport]) -> Result<(), StartError> {
-    for (n, a) in served.iter().enumerate() {
-        for b in &served[n + 1..] {
-            if a.path == b.path {
-                return Err(StartError::SameDirectory(a.path.clone(), b.path.clone()));
-            }
-            if a.id == b.id {
-                return Err(StartError::SameIdentity(a.path.clone(), b.path.clone(), a.id));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn random() -> io::Result<[u8; 32]> {
@@ -280,6 +265,9 @@ fn write_verf(node_name: &str, random: [u8; 32]) -> WriteVerf {
 /// A server at work. Dropping it stops it.
 pub struct Running {
     net: net::Handle<NfsService>,
+    exporter: Arc<Exporter>,
+    attendance: Attendance,
+    _lock: Option<NodeLock>,
 }
 
 /// What a server has done so far.
@@ -312,6 +300,11 @@ impl Running {
         self.net.local_addrs()
     }
 
+    /// The addresses that tell metrics and health, with the ports the kernel chose.
+    pub fn page_addrs(&self) -> Vec<SocketAddr> {
+        self.attendance.page_addrs()
+    }
+
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         let service = self.net.service();
@@ -324,6 +317,11 @@ impl Running {
         }
     }
 
+    /// Changes what is exported.
+    pub fn exporter(&self) -> &Arc<Exporter> {
+        &self.exporter
+    }
+
     /// This instance's write verifier.
     pub fn write_verf(&self) -> WriteVerf {
         self.net.service().state().write_verf
@@ -332,6 +330,7 @@ impl Running {
     /// Stops accepting and reading, lets the calls that execute finish and be answered, and closes. True if all
     /// were answered within [`Limits::drain`].
     pub fn stop(mut self) -> bool {
+        self.exporter.state().stop();
         let drained = self.net.stop();
         if drained {
             tracing::info!("stopped; every call that was taken is answered");
@@ -348,17 +347,6 @@ impl Running {
             tracing::info!(
                 "listening on {address} (TCP): NFS version 3, MOUNT version 3; no locking, mount with nolock"
             );
-        }
-        for export in self.net.service().state().exports() {
-            for rule in &export.rules {
-                let path = export.path.display();
-                tracing::info!(
-                    fsid = format_args!("{:#x}", export.id),
-                    "exporting {path} to {} ({})",
-                    rule.client,
-                    rule.options
-                );
-            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use bytes::Bytes;
 use remoor_rpc::auth::{AuthSys, Flavor, OpaqueAuth};
@@ -11,14 +12,18 @@ use remoor_rpc::message::{self, AuthStat, Call, Message, RPC_VERSION, ReplyStatu
 use remoor_rpc::program::{Procedure, Program};
 use remoor_rpc::xdr::{self, Reader, Writer, Xdr};
 
+use crate::metrics::HEAD;
 use crate::net::{Answer, Kind, Malformed, Origin, Service};
 use crate::state::State;
+use crate::table::Table;
 use crate::{mnt, v3};
 
 /// A call as a procedure sees it.
 pub(crate) struct Request<'a> {
     /// What the server is and has.
     pub(crate) state: &'a State,
+    /// What is exported, during the whole call.
+    pub(crate) table: &'a Table,
     /// Where the call comes from.
     pub(crate) peer: SocketAddr,
     /// Who calls; `None` is AUTH_NONE.
@@ -116,7 +121,8 @@ impl NfsService {
 
     fn execute(&self, peer: SocketAddr, call: Call, row: &Row, w: &mut Writer) -> Result<(), ReplyStatus> {
         let credential = credential(&call.header.credential, row.number)?;
-        let request = Request { state: &self.state, peer, credential };
+        let table = self.state.table();
+        let request = Request { state: &self.state, table: &table, peer, credential };
         row.calls.fetch_add(1, Relaxed);
         begin_reply(w, call.xid, &ReplyStatus::Success);
         match catch_unwind(AssertUnwindSafe(|| (row.run)(&request, call.args, w))) {
@@ -151,6 +157,13 @@ fn credential(credential: &OpaqueAuth, procedure: u32) -> Result<Option<AuthSys>
     }
 }
 
+/// What of a reply tells how the call ended.
+fn head(reply: &Writer) -> &[u8] {
+    let (segments, tail) = reply.parts();
+    let first = segments.first().map_or(tail, |segment| &segment[..]);
+    &first[..HEAD.min(first.len())]
+}
+
 impl Service for NfsService {
     fn kind(&self, record: &[u8]) -> Kind {
         let word =
@@ -170,8 +183,14 @@ impl Service for NfsService {
     }
 
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
+        let (received, bytes) = (Instant::now(), record.len());
         match Message::decode(record) {
-            Ok(Message::Call(call)) => self.answer(origin.peer, call, reply),
+            Ok(Message::Call(call)) => {
+                let called = (call.header.program, call.header.procedure);
+                self.answer(origin.peer, call, reply);
+                let bytes = (bytes, reply.len());
+                self.state.metrics.answered(origin.peer.ip(), called, head(reply), bytes, received);
+            }
             Ok(Message::Reply(reply)) => {
                 return Err(Malformed(format!("a reply, to xid {:#010x}", reply.xid)));
             }

@@ -1,22 +1,24 @@
-//! What a running server is and has: exports with their file systems, identity, who has mounted.
+//! What a running server is and has: what it exports now, identity, who has mounted.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use lru::LruCache;
 use remoor_nfs::v3::WriteVerf;
 
-use crate::exports::{Options, Rule, closest};
+use crate::exports::Options;
 use crate::handle::Signer;
-use crate::vfs::Vfs;
+use crate::metrics::Metrics;
+use crate::table::{ServedExport, Snapshot, Table};
 
 /// Ports from here on can be bound by any process (IPPORT_RESERVED, PROT_SOCK).
-const FIRST_UNRESERVED_PORT: u16 = 1024;
+pub(crate) const FIRST_UNRESERVED_PORT: u16 = 1024;
 /// Mounts that DUMP remembers; the oldest are forgotten.
 const MAX_MOUNTS: usize = 4096;
 /// Clients whose refusals are told apart in the log.
@@ -27,59 +29,49 @@ const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 /// Subject of [`State::is_news`] for mounts of what is not exported.
 pub(crate) const ANY_MOUNT: u64 = u64::MAX;
 
-/// An export that is served.
-pub(crate) struct ServedExport {
-    /// What clients mount.
-    pub(crate) path: PathBuf,
-    /// Its identity in handles and attributes.
-    pub(crate) id: u64,
-    /// Its files.
-    pub(crate) vfs: Arc<dyn Vfs>,
-    /// Who may use it.
-    pub(crate) rules: Vec<Rule>,
-}
-
-impl ServedExport {
-    pub(crate) fn options_for(&self, client: IpAddr) -> Option<&Options> {
-        closest(&self.rules, client)
-    }
-}
-
 pub(crate) struct State {
-    /// In order of their paths, longest first, so that the first that is a prefix is the closest.
-    exports: Vec<ServedExport>,
+    table: ArcSwap<Table>,
     pub(crate) signer: Signer,
     /// Of this instance of this node.
     pub(crate) write_verf: WriteVerf,
     mounts: Mutex<VecDeque<(IpAddr, PathBuf)>>,
     refused: Mutex<LruCache<(IpAddr, u64), Instant>>,
     port_refusals: AtomicU64,
+    pub(crate) metrics: Metrics,
+    stopping: AtomicBool,
 }
 
 impl State {
-    pub(crate) fn new(mut exports: Vec<ServedExport>, signer: Signer, write_verf: WriteVerf) -> Self {
-        exports.sort_by_key(|export| std::cmp::Reverse(export.path.components().count()));
+    pub(crate) fn new(exports: Vec<ServedExport>, signer: Signer, write_verf: WriteVerf) -> Self {
         Self {
-            exports,
+            table: ArcSwap::from_pointee(Table::new(exports, Vec::new())),
             signer,
             write_verf,
             mounts: Mutex::default(),
             refused: Mutex::new(LruCache::new(MAX_REFUSED_CLIENTS)),
             port_refusals: AtomicU64::new(0),
+            metrics: Metrics::new(),
+            stopping: AtomicBool::new(false),
         }
     }
 
-    pub(crate) fn exports(&self) -> &[ServedExport] {
-        &self.exports
+    /// From now on the server answers what it has taken and takes no more.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
     }
 
-    pub(crate) fn export_by_id(&self, id: u64) -> Option<&ServedExport> {
-        self.exports.iter().find(|export| export.id == id)
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
     }
 
-    /// The closest export at or above a path.
-    pub(crate) fn export_above(&self, path: &Path) -> Option<&ServedExport> {
-        self.exports.iter().find(|export| path.starts_with(&export.path))
+    /// What is exported at this moment. A call takes it once, so that it sees one table from its beginning to its end.
+    pub(crate) fn table(&self) -> Snapshot {
+        self.table.load()
+    }
+
+    /// Calls that begin from now on see `table`; those that have begun go on with theirs.
+    pub(crate) fn export(&self, table: Table) {
+        self.table.store(Arc::new(table));
     }
 
     /// The check of `secure`: knfsd's `nfsd_originating_port_ok`, rpc.mountd's `auth_authenticate_internal`.
@@ -181,11 +173,8 @@ mod tests {
 
     fn state(text: &str) -> State {
         let exports = Exports::parse(Path::new("exports"), text.as_bytes()).unwrap();
-        let served = |(id, export): (u64, crate::exports::Export)| ServedExport {
-            path: export.path,
-            id,
-            vfs: Arc::new(MemoryVfs::new(1 << 20, id)),
-            rules: export.rules,
+        let served = |(id, export): (u64, crate::exports::Export)| {
+            ServedExport::of(export.path, id, Arc::new(MemoryVfs::new(1 << 20, id)), export.rules)
         };
         State::new((1..).zip(exports.list).map(served).collect(), Signer::new([0; 32]), [0; 8])
     }
@@ -194,7 +183,8 @@ mod tests {
     fn a_refused_port_is_logged_once_with_both_remedies() {
         let state = state("/srv/data *(rw)\n/open *(insecure)");
         let try_port = |path: &str, port: u16| {
-            let export = state.export_above(Path::new(path)).unwrap();
+            let table = state.table();
+            let export = table.above(Path::new(path)).unwrap();
             let peer = SocketAddr::from(([192, 0, 2, 7], port));
             state.may_use_port(peer, export, export.options_for(peer.ip()).unwrap())
         };
@@ -212,13 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn the_closest_export_is_found_by_components() {
-        let state = state("/a *\n/a/b *\n/ab *");
-        let above = |path| state.export_above(Path::new(path)).map(|e| e.path.to_str().unwrap());
-        assert_eq!(above("/a/b/c"), Some("/a/b"));
-        assert_eq!(above("/a/bc"), Some("/a"));
-        assert_eq!(above("/ab/"), Some("/ab"));
-        assert_eq!(above("/"), None);
+    fn a_call_keeps_the_table_it_began_with() {
+        let state = state("/a *");
+        let begun = state.table();
+        state.export(Table::default());
+        assert!(begun.above(Path::new("/a")).is_some());
+        assert!(state.table().above(Path::new("/a")).is_none());
     }
 
     #[test]

@@ -105,7 +105,8 @@ mod tests {
     fn every_option_is_in_the_man_page_of_its_command() {
         let pages = pages().unwrap();
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["remoor.1", "remoor-drill.1", "remoor-serve.1"]);
+        let wanted = ["remoor", "remoor-drill", "remoor-serve", "remoor-exportfs", "remoor-status"];
+        assert_eq!(names, wanted.map(|name| format!("{name}.1")));
         for (command, (name, page)) in shown().iter().zip(&pages) {
             let page = text_of(page);
             for option in command.get_arguments().filter_map(|argument| argument.get_long()) {
@@ -137,10 +138,10 @@ mod tests {
             let path = file.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
             assert!(!text.contains(NAME), "{} tells of a command for packagers", path.display());
-            for option in ["probe-delay", "rounds", "exports", "workers"] {
+            for option in ["probe-delay", "rounds", "exports", "workers", "metrics", "watch"] {
                 assert!(text.contains(option), "{option} is not in {}", path.display());
             }
         }
-        assert_eq!(fs::read_dir(dir.path().join("man")).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(dir.path().join("man")).unwrap().count(), 5);
     }
 }

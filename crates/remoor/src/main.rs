@@ -1,9 +1,13 @@
 //! The `remoor` command: NFS that survives failover. One file per subcommand.
 
 mod columns;
+mod control;
 mod drill;
+mod exportfs;
 mod generate;
 mod serve;
+mod state_dir;
+mod status;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -22,7 +26,18 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Drill(drill::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
+    Exportfs(exportfs::Args),
+    Status(status::Args),
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Exit codes of every subcommand.
@@ -31,7 +46,7 @@ Exit codes:
   0  done; for a drill: every case came out as predicted and nothing was lost
   1  a drill's case came out otherwise
   2  the command line, an option or a file is wrong
-  3  it could not run here: a permission, a namespace, a port or a program is missing
+  3  it could not run here: a permission, a namespace, a port, a program or the running server is missing
 
 Logs go to standard error; RUST_LOG sets their level, for example RUST_LOG=debug.";
 
@@ -70,8 +85,10 @@ fn run() -> Result<(), Failure> {
         return generate::run(matches);
     }
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
-        Command::Drill(args) => start_log("warn").and_then(|()| drill::run(&args)),
-        Command::Serve(args) => start_log("info").and_then(|()| serve::run(&args)),
+        Command::Drill(args) => start_log("warn", LogFormat::Text).and_then(|()| drill::run(&args)),
+        Command::Serve(args) => start_log("info", args.log_format).and_then(|()| serve::run(&args)),
+        Command::Exportfs(args) => exportfs::run(&args),
+        Command::Status(args) => status::run(&args),
     }
 }
 
@@ -90,13 +107,16 @@ fn said_once(error: &anyhow::Error) -> String {
     })
 }
 
-fn start_log(default: &str) -> Result<(), Failure> {
+fn start_log(default: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
-    let started = started.try_init();
+    let started = match format {
+        LogFormat::Text => started.try_init(),
+        LogFormat::Json => started.json().flatten_event(true).with_ansi(false).try_init(),
+    };
     started.map_err(|error| Failure::Cannot(anyhow::anyhow!("cannot start the log: {error}")))
 }
 
@@ -168,6 +188,7 @@ mod tests {
                 Command::Serve(args) => {
                     assert!(remoor_server::exports::Exports::from_args(&args.export).is_ok())
                 }
+                Command::Exportfs(_) | Command::Status(_) => {}
             }
         }
     }

@@ -1,46 +1,63 @@
 //! `remoor serve`: an NFS version 3 server.
 
+mod configured;
+mod limits;
+mod watching;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::anyhow;
-use remoor_server::exports::{Exports, OPTIONS, OptionRow, Status};
+use remoor_server::exports::{OPTIONS, OptionRow, Status};
 use remoor_server::vfs::local::OpenError;
-use remoor_server::{DEFAULT_WORKERS, Running, Server, StartError};
+use remoor_server::{DEFAULT_WORKERS, Exporter, Reload, Running, Server, StartError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use crate::{Failure, columns};
+use self::configured::Configured;
+use self::limits::LimitArgs;
+use self::watching::WatchArgs;
+use crate::{Failure, LogFormat, columns, state_dir};
 
 /// Serve directories to NFS version 3 clients, as exports(5) says.
 ///
 /// NFS and MOUNT are served on one TCP port, so that a balancer needs one rule and a client mounts with
-/// `port=N,mountport=N`. Locks are not served: mount with nolock. Runs until it gets SIGTERM or SIGINT.
+/// `port=N,mountport=N`. Locks are not served: mount with nolock. Runs until it gets SIGTERM or SIGINT; SIGHUP reads
+/// the exports again, as exportfs -ra does: a file with an error changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Args {
     /// Address and port to listen on; may be repeated [default: 127.0.0.1:2049]
-    #[arg(short, long, value_name = "ADDR:PORT")]
+    #[arg(short, long, value_name = "ADDR:PORT", help_heading = "Serving")]
     listen: Vec<SocketAddr>,
     /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated
-    #[arg(short, long, value_name = "DIR[:OPTIONS]")]
+    #[arg(short, long, value_name = "DIR[:OPTIONS]", help_heading = "Exports")]
     pub(crate) export: Vec<String>,
-    /// Export what a file in the form of exports(5) says; may be repeated
-    #[arg(long, value_name = "FILE")]
+    /// Export what a file in the form of exports(5) says; may be repeated [default: /etc/exports and
+    /// /etc/exports.d/*.exports, as root without --export]
+    #[arg(long, value_name = "FILE", help_heading = "Exports")]
     exports: Vec<PathBuf>,
     /// Directory for the key of file handles and the index of files; nodes of a pair share it
     /// [default: /var/lib/remoor as root, else ~/.local/state/remoor]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Serving")]
     state: Option<PathBuf>,
     /// Name of this node, by which the nodes that share a state directory differ [default: the host's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Serving")]
     node: Option<String>,
     /// Worker threads, 2 to 1024
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_WORKERS as u16, value_parser = clap::value_parser!(u16).range(2..=1024))]
+    #[arg(long, value_name = "N", help_heading = "Serving", default_value_t = DEFAULT_WORKERS as u16, value_parser = clap::value_parser!(u16).range(2..=1024))]
     workers: u16,
+    #[command(flatten)]
+    watching: WatchArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Form of the log: text for people, or json, one object a line
+    #[arg(long, value_name = "FORM", default_value = "text", help_heading = "Log")]
+    pub(crate) log_format: LogFormat,
 }
 
 fn after_help() -> String {
@@ -53,6 +70,11 @@ const EXAMPLES: &str = "\
 Examples:
   remoor serve --export /srv:rw,insecure
   remoor serve --listen 0.0.0.0:2049 --exports /etc/exports
+  remoor serve --listen [::]:2049 --metrics 9464 --health 0.0.0.0:9465 --log-format json
+  remoor serve --export memory:/scratch:192.0.2.0/24(rw) --max-connections 100 --idle 60
+
+While it runs: `remoor status` shows clients, exports and latencies, `remoor exportfs` changes the
+exports, and SIGHUP reads them again. A balancer's probe asks GET /health.
 
 A `secure` export (the default) refuses source ports above 1023, as the Linux server does: clients
 that mount with noresvport need `insecure`.";
@@ -65,14 +87,30 @@ fn option_row(row: &OptionRow) -> String {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::cannot)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Failure::cannot)?;
     raise_open_files();
     let running = args.start()?;
-    if let Some(signal) = signals.forever().next() {
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            reload(running.exporter().clone());
+            continue;
+        }
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
+        break;
     }
     running.stop();
     Ok(())
+}
+
+/// On a thread of its own: a file system that does not answer must not keep the server from stopping.
+fn reload(exporter: Arc<Exporter>) {
+    let run = move || match exporter.reload(Reload::Exactly) {
+        Ok(_) => {}
+        Err(error) => tracing::error!("exports stay as they were: {error}"),
+    };
+    if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(run) {
+        tracing::error!("exports stay as they were: cannot start a thread to read them: {error}");
+    }
 }
 
 /// Every connection and every file in use takes a descriptor. Programs that use select(2) get a low limit by default, and
@@ -99,35 +137,35 @@ fn said(error: impl Display) -> anyhow::Error {
 
 impl Args {
     fn start(&self) -> Result<Running, Failure> {
+        let configured = Configured::new(&self.export, &self.exports);
         let mut server = Server::builder()
-            .exports(self.load_exports()?)
+            .exports(configured.read().map_err(|e| Failure::Usage(said(e)))?)
+            .source(move || configured.read())
             .node_name(self.node.as_deref().unwrap_or_default())
             .state_dir(self.state_dir()?)
+            .exclusive()
+            .limits(self.limits.limits())
             .workers(self.workers.into());
+        server = self.watching.apply(server, self.node.as_deref())?;
         for address in &self.listen {
             server = server.listen(*address);
         }
         server.start().map_err(|error| match error {
             StartError::Local(OpenError::StateInside { .. }) => Failure::Usage(said(error)),
-            StartError::Io(_) | StartError::Key(_) | StartError::Local(_) | StartError::Vfs { .. } => {
-                Failure::Cannot(said(error))
-            }
+            StartError::Io(_)
+            | StartError::Key(_)
+            | StartError::Local(_)
+            | StartError::Vfs { .. }
+            | StartError::NodeTaken(_)
+            | StartError::Attend(_) => Failure::Cannot(said(error)),
             wrong => Failure::Usage(said(wrong)),
         })
-    }
-
-    fn load_exports(&self) -> Result<Exports, Failure> {
-        let mut exports = Exports::from_args(&self.export).map_err(|e| Failure::Usage(said(e)))?;
-        for file in &self.exports {
-            exports = exports.merge(Exports::from_file(file).map_err(|e| Failure::Usage(said(e)))?);
-        }
-        Ok(exports)
     }
 
     fn state_dir(&self) -> Result<PathBuf, Failure> {
         let dir = match &self.state {
             Some(dir) => dir.clone(),
-            None => default_state_dir()
+            None => state_dir::default()
                 .ok_or_else(|| Failure::Usage(anyhow!("HOME is not set: name a directory with --state")))?,
         };
         match std::fs::create_dir_all(&dir) {
@@ -138,13 +176,4 @@ impl Args {
             ))),
         }
     }
-}
-
-fn default_state_dir() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
-        return Some("/var/lib/remoor".into());
-    }
-    let named = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let state = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?;
-    Some(state.join("remoor"))
 }

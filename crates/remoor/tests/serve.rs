@@ -58,7 +58,12 @@ impl Server {
         fs::create_dir(&export).unwrap();
         let exported = format!("{}:rw,insecure,no_root_squash", export.display());
         let state = dir.path().join("state");
-        let args = ["--listen", "127.0.0.1:0", "--export", &exported, "--state", state.to_str().unwrap()];
+        Self::of(dir, &["--export", &exported, "--state", state.to_str().unwrap()])
+    }
+
+    /// A server with these arguments.
+    fn of(dir: TempDir, args: &[&str]) -> Self {
+        let args = [&["--listen", "127.0.0.1:0", "--control", "none"], args].concat();
         let mut child = serve(&args).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines(child.stderr.take().unwrap());
         let line = await_line(&log, "listening on ");
@@ -362,6 +367,7 @@ fn a_server_that_is_to_end_with_its_parent_does() {
     let script = r#"setpriv --pdeathsig KILL "$@" >&2 & echo $! && wait"#;
     let mut parent = Command::new("sh")
         .args(["-c", script, "sh", env!("CARGO_BIN_EXE_remoor"), "serve", "--listen", "127.0.0.1:0"])
+        .args(["--control", "none"])
         .args(["--export".as_ref(), export.as_os_str(), "--state".as_ref(), state.as_os_str()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -378,6 +384,29 @@ fn a_server_that_is_to_end_with_its_parent_does() {
     parent.wait().unwrap();
     let mut ended = [PollFd::new(&server.0, PollFlags::IN)];
     assert_eq!(poll(&mut ended, Some(&PATIENCE.try_into().unwrap())), Ok(1), "it outlives its parent");
+}
+
+#[test]
+fn sighup_reads_the_exports_again_or_leaves_them_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("exports");
+    let state = dir.path().join("state");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("memory:/a *(rw,insecure,no_subtree_check)\n");
+    let server = Server::of(dir, &["--exports", file.to_str().unwrap(), "--state", state.to_str().unwrap()]);
+    let mut client = Client::connect(&server);
+    let a = client.mount("/a");
+    let on_file = || v3::OnFile { file: a.clone() };
+    write("memory:/b *(ro,insecure,no_subtree_check)\nmemory:/c *(rw,insecur)\n");
+    server.signal(Signal::HUP);
+    let told = await_line(&server.log, "exports stay as they were");
+    assert!(told.contains("exports line 2: unknown option \"insecur\""), "{told}");
+    assert!(client.call::<v3::Getattr>(&on_file()).into_result().is_ok());
+    write("memory:/b *(ro,insecure,no_subtree_check)\n");
+    server.signal(Signal::HUP);
+    await_line(&server.log, "exports changed");
+    client.mount("/b");
+    assert_eq!(client.call::<v3::Getattr>(&on_file()).status(), v3::NfsStat::Stale);
 }
 
 fn failed(args: &[&str]) -> (i32, String) {

@@ -102,7 +102,7 @@ pub(crate) struct Handle<S: Service> {
 }
 
 /// How many connections there are and were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Connections {
     /// Open now.
     pub open: u64,
@@ -112,6 +112,12 @@ pub struct Connections {
     pub refused: u64,
     /// Closed because of an error, a malformed record or a stalled peer.
     pub broken: u64,
+}
+
+/// How many connections there are and were, and where those that are open come from.
+pub(crate) struct Census {
+    pub(crate) connections: Connections,
+    pub(crate) peers: Vec<SocketAddr>,
 }
 
 /// Binds every address and starts the workers.
@@ -177,6 +183,15 @@ impl<S: Service> Net<S> {
         self.connections.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    fn connections(&self) -> Connections {
+        Connections {
+            open: self.connection_count() as u64,
+            accepted: self.counts.accepted.load(Relaxed),
+            refused: self.counts.refused.load(Relaxed),
+            broken: self.counts.broken.load(Relaxed),
+        }
+    }
+
     fn connection_count(&self) -> usize {
         self.connections.read().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -192,12 +207,15 @@ impl<S: Service> Handle<S> {
     }
 
     pub(crate) fn connections(&self) -> Connections {
-        let counts = &self.net.counts;
-        Connections {
-            open: self.net.connection_count() as u64,
-            accepted: counts.accepted.load(Relaxed),
-            refused: counts.refused.load(Relaxed),
-            broken: counts.broken.load(Relaxed),
+        self.net.connections()
+    }
+
+    /// Counts the connections whenever it is called, on any thread.
+    pub(crate) fn census(&self) -> impl Fn() -> Census + Send + Sync + 'static {
+        let net = self.net.clone();
+        move || Census {
+            connections: net.connections(),
+            peers: net.snapshot().iter().map(|connection| connection.origin.peer).collect(),
         }
     }
 

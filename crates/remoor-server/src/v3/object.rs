@@ -1,10 +1,12 @@
 //! The object a handle names, for one caller: what nearly every procedure begins with.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use remoor_nfs::v3::{Fattr, FileHandle, NfsStat, PostOpAttr, Res, WccData, WriteVerf};
 
 use crate::exports::Options;
 use crate::service::Request;
-use crate::state::ServedExport;
+use crate::table::ServedExport;
 use crate::vfs::{Caller, Made, NodeHandle, Vfs};
 
 /// An object in an export, on behalf of a caller.
@@ -21,11 +23,12 @@ impl<'a> Object<'a> {
     /// that is gone or not for this client NFS3ERR_STALE, a port that `secure` refuses NFS3ERR_PERM.
     pub(super) fn open(request: &'a Request<'a>, file: &FileHandle) -> Result<Self, NfsStat> {
         let (id, node) = request.state.signer.open(file).map_err(|_| NfsStat::BadHandle)?;
-        let export = request.state.export_by_id(id).ok_or(NfsStat::Stale)?;
+        let export = request.table.by_id(id).ok_or(NfsStat::Stale)?;
         let options = export.options_for(request.peer.ip()).ok_or(NfsStat::Stale)?;
         if !request.state.may_use_port(request.peer, export, options) {
             return Err(NfsStat::Perm);
         }
+        export.watch.calls.fetch_add(1, Relaxed);
         let caller = squash(request, options);
         Ok(Self { request, export, options, caller, node })
     }
@@ -121,6 +124,7 @@ mod tests {
 
     use super::*;
     use crate::state::State;
+    use crate::table::Table;
 
     fn squashed(credential: Option<(u32, u32, Vec<u32>)>, options: &Options) -> Caller {
         let state = State::new(Vec::new(), crate::handle::Signer::new([0; 32]), [0; 8]);
@@ -129,7 +133,8 @@ mod tests {
             sys.gids.0 = gids;
             sys
         });
-        squash(&Request { state: &state, peer: "127.0.0.1:1".parse().unwrap(), credential }, options)
+        let peer = "127.0.0.1:1".parse().unwrap();
+        squash(&Request { state: &state, table: &Table::default(), peer, credential }, options)
     }
 
     #[test]

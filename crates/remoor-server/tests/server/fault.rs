@@ -1,4 +1,4 @@
-//! A file system that makes reads of one file wait until told.
+//! A file system that makes reads of one file wait until told, or does not answer at all.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,6 +19,7 @@ pub(crate) struct Fault {
 struct State {
     waiting: usize,
     let_go: bool,
+    silent: bool,
 }
 
 /// The offset that takes for ever.
@@ -46,6 +47,12 @@ impl Fault {
 
     pub(crate) fn let_go(&self) {
         self.state.lock().unwrap().let_go = true;
+        self.changed.notify_all();
+    }
+
+    /// From now on questions about the file system wait, or no longer.
+    pub(crate) fn be_silent(&self, silent: bool) {
+        self.state.lock().unwrap().silent = silent;
         self.changed.notify_all();
     }
 
@@ -140,6 +147,7 @@ impl Vfs for Fault {
         self.inner.readdir(caller, dir, cookie, each)
     }
     fn fsstat(&self, caller: &Caller) -> Result<FsstatOk> {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |s| s.silent).unwrap());
         self.inner.fsstat(caller)
     }
     fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {

@@ -4,6 +4,7 @@
 
 mod client;
 mod connections;
+mod control;
 mod exports;
 mod fault;
 mod interop;
@@ -13,4 +14,5 @@ mod nodes;
 mod ops;
 mod ports;
 mod procedures;
+mod reload;
 mod rpc;

@@ -1,0 +1,146 @@
+//! Answers what is asked of a running server, wherever it is asked.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::health::Health;
+use super::monitor::{LOOK_EVERY, Monitor};
+use super::status::{self, ExportStatus, Status};
+use super::{Answer, Request};
+use crate::exporter::{ChangeError, Changes, Exporter};
+use crate::metrics::{self, ExportFacts, Facts};
+use crate::net::Census;
+use crate::state::State;
+use crate::table::ServedExport;
+
+/// Everything that answers are made of.
+pub(crate) struct Desk {
+    exporter: Arc<Exporter>,
+    census: Box<dyn Fn() -> Census + Send + Sync>,
+    listen: Vec<SocketAddr>,
+    health_limit: Duration,
+    monitor: Monitor,
+}
+
+impl Desk {
+    /// Of a server that listens there; `census` counts its connections.
+    pub(crate) fn new(
+        exporter: Arc<Exporter>,
+        census: Box<dyn Fn() -> Census + Send + Sync>,
+        listen: Vec<SocketAddr>,
+        health_limit: Duration,
+    ) -> Self {
+        Self { exporter, census, listen, health_limit, monitor: Monitor::default() }
+    }
+
+    fn state(&self) -> &State {
+        self.exporter.state()
+    }
+
+    /// Looks once a second, as long as `goes_on` says so.
+    pub(crate) fn monitor(&self, goes_on: impl Fn() -> bool) {
+        while goes_on() {
+            let now = Instant::now();
+            self.monitor.look(now, self.state().metrics.procedures.calls());
+            self.monitor.tell(&self.health(), now);
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    }
+
+    /// Answers a request.
+    pub(crate) fn answer(&self, request: &Request) -> Answer {
+        match request {
+            Request::Exports => Answer::Exports(self.exporter.list()),
+            Request::Reload { how } => changed(self.exporter.reload(*how)),
+            Request::Export { place, options } => changed(self.exporter.add(place, options)),
+            Request::Unexport { place } => changed(self.exporter.remove(place)),
+            Request::UnexportAll => changed(self.exporter.remove_all()),
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Metrics => Answer::Metrics(self.metrics()),
+            Request::Health => Answer::Health(self.health()),
+        }
+    }
+
+    /// Whether the server is well.
+    pub(crate) fn health(&self) -> Health {
+        Health::of(self.state(), self.health_limit)
+    }
+
+    /// In the text format of Prometheus.
+    pub(crate) fn metrics(&self) -> String {
+        let state = self.state();
+        let table = state.table();
+        let export = |export: &ServedExport| ExportFacts {
+            path: export.shown(),
+            calls: export.watch.calls.load(Relaxed),
+            healthy: export.watch.is_well(self.health_limit),
+        };
+        metrics::render(&Facts {
+            metrics: &state.metrics,
+            connections: (self.census)().connections,
+            port_refusals: state.port_refusals(),
+            exports: table.exports().iter().map(export).collect(),
+            procedures: state.metrics.procedures.stats(),
+        })
+    }
+
+    /// What the server does.
+    pub(crate) fn status(&self) -> Status {
+        let (state, census) = (self.state(), (self.census)());
+        let uptime = state.metrics.began.elapsed();
+        let calls = state.metrics.procedures.calls();
+        let clients = state.metrics.clients.list();
+        let mut procedures = state.metrics.procedures.stats();
+        procedures.retain(|row| row.calls > 0);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            node: self.exporter.node().to_owned(),
+            listen: self.listen.clone(),
+            uptime_secs: uptime.as_secs_f64(),
+            write_verifier: state.write_verf.iter().map(|byte| format!("{byte:02x}")).collect(),
+            stopping: state.is_stopping(),
+            connections: census.connections,
+            calls,
+            calls_per_second: self.monitor.rate(Instant::now(), calls),
+            port_refusals: state.port_refusals(),
+            clients: status::clients(&census.peers, &clients, &state.mounts(), uptime.as_millis() as u64),
+            exports: self.exports(),
+            procedures,
+        }
+    }
+
+    fn exports(&self) -> Vec<ExportStatus> {
+        let (table, mounts) = (self.state().table(), self.state().mounts());
+        let mut health = self.health().exports;
+        let of = |export: &ServedExport| {
+            let below = |path: &Path| table.above(path).is_some_and(|above| above.id == export.id);
+            let mut by: Vec<_> = mounts.iter().filter(|(_, path)| below(path)).map(|(by, _)| by).collect();
+            by.sort_unstable();
+            by.dedup();
+            let path = export.shown();
+            ExportStatus {
+                clients: export.rules.iter().map(|rule| rule.client.to_string()).collect(),
+                mounted_by: by.len(),
+                calls: export.watch.calls.load(Relaxed),
+                unhealthy: health.iter_mut().find(|h| h.path == path).and_then(|h| h.reason.take()),
+                path,
+            }
+        };
+        let mut exports: Vec<ExportStatus> = table.exports().iter().map(of).collect();
+        exports.sort_by(|a, b| a.path.cmp(&b.path));
+        exports
+    }
+}
+
+fn changed(result: Result<Changes, ChangeError>) -> Answer {
+    match result {
+        Ok(changes) => Answer::Changes(changes),
+        Err(error) => {
+            Answer::Error { usage: !matches!(error, ChangeError::Busy), message: error.to_string() }
+        }
+    }
+}

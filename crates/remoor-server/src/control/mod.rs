@@ -1,0 +1,164 @@
+//! Looking at a running server, and changing it: a Unix socket for its administrator, HTTP for monitoring.
+//!
+//! On the socket, a request is one line of JSON and so is its answer; then the connection ends. Threads of their own
+//! serve both, so that nothing here holds up a call, and no file system that hangs holds up what only looks.
+
+mod attendance;
+mod desk;
+mod door;
+pub(crate) mod health;
+mod http;
+mod lock;
+mod monitor;
+mod socket;
+mod status;
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+pub use attendance::AttendError;
+pub(crate) use attendance::{Attendance, Pages, Places};
+pub(crate) use desk::Desk;
+pub(crate) use door::Door;
+pub use health::{ExportHealth, Health};
+pub(crate) use lock::NodeLock;
+pub use lock::Taken;
+pub use socket::ControlError;
+pub use status::{ClientStatus, ExportStatus, Status};
+
+use crate::exporter::{Changes, Listed, Reload};
+
+/// Longest request, in bytes: a path and options.
+const MAX_REQUEST: usize = 64 << 10;
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// What can be asked of a running server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Request {
+    /// What is exported: [`Answer::Exports`].
+    Exports,
+    /// To read the configured exports again: [`Answer::Changes`].
+    Reload {
+        /// What happens to others.
+        how: Reload,
+    },
+    /// `exportfs -o OPTIONS PLACE`: [`Answer::Changes`].
+    Export {
+        /// `CLIENT:/PATH`.
+        place: String,
+        /// As in exports(5).
+        options: String,
+    },
+    /// `exportfs -u PLACE`: [`Answer::Changes`].
+    Unexport {
+        /// `CLIENT:/PATH`.
+        place: String,
+    },
+    /// `exportfs -ua`: [`Answer::Changes`].
+    UnexportAll,
+    /// What the server does: [`Answer::Status`].
+    Status,
+    /// What `/metrics` tells: [`Answer::Metrics`].
+    Metrics,
+    /// What `/health` tells: [`Answer::Health`].
+    Health,
+}
+
+/// What a running server answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// The table of exports.
+    Exports(Vec<Listed>),
+    /// What was changed.
+    Changes(Changes),
+    /// What the server does.
+    Status(Box<Status>),
+    /// In the text format of Prometheus.
+    Metrics(String),
+    /// Whether the server is well.
+    Health(Health),
+    /// Why not.
+    Error {
+        /// Whether what was asked is wrong, and not what the server could do.
+        usage: bool,
+        /// A sentence for its reader.
+        message: String,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message says it")]
+pub enum CallError {
+    #[error("no server answers at {path}: {source}; is it running, with this control socket (--control)?")]
+    NoServer { path: PathBuf, source: io::Error },
+    #[error(
+        "the server at {path} has not answered for {secs} s; it may be stopped, or a file system may hang"
+    )]
+    Silent { path: PathBuf, secs: u64 },
+    #[error("the server at {path} closed the connection: {reason}")]
+    Closed { path: PathBuf, reason: String },
+}
+
+/// Asks the server whose control socket is at `path`, and waits for its answer no longer than `patience`.
+pub fn call(path: &Path, request: &Request, patience: Duration) -> Result<Answer, CallError> {
+    let deadline = Instant::now() + patience;
+    let failed = |source: io::Error| match source.kind() {
+        // A connection waits to be accepted only if many others do.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            CallError::Silent { path: path.into(), secs: patience.as_secs() }
+        }
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+            CallError::Closed { path: path.into(), reason: source.to_string() }
+        }
+        _ => CallError::NoServer { path: path.into(), source },
+    };
+    let mut stream = connect(path).map_err(failed)?;
+    let mut line = serde_json::to_vec(request).map_err(io::Error::from).map_err(failed)?;
+    line.push(b'\n');
+    stream.set_write_timeout(Some(patience)).and_then(|()| stream.write_all(&line)).map_err(failed)?;
+    let answer = read_line(&mut stream, MAX_ANSWER, deadline).map_err(failed)?;
+    serde_json::from_slice(&answer).map_err(io::Error::from).map_err(failed)
+}
+
+/// Without waiting: a server that is stopped accepts nothing, and its queue may be full.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
+/// What comes before the end of the first line, at most `max` bytes, until `deadline`.
+fn read_line(stream: &mut UnixStream, max: usize, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let n = stream.read(&mut chunk)?;
+        if n == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before the end of the line"));
+        }
+        if let Some(end) = chunk[..n].iter().position(|byte| *byte == b'\n') {
+            line.extend_from_slice(&chunk[..end]);
+            return Ok(line);
+        }
+        line.extend_from_slice(&chunk[..n]);
+        if line.len() > max {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line has over {max} bytes")));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! From exports to a table: opens the file systems that are new and keeps those that stay.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::exports::{Export, Fsid, Storage, export_id};
+use crate::server::StartError;
+use crate::table::{Opened, ServedExport, Table};
+use crate::vfs::local::{Durability, LocalOptions, LocalVfs};
+use crate::vfs::memory::{DEFAULT_LIMIT_BYTES, MemoryVfs};
+use crate::vfs::{MAX_NODE_HANDLE, Vfs};
+use crate::watch::Watch;
+
+/// What it takes to open the file systems of exports.
+pub(crate) struct Opener {
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) node: String,
+    /// File systems that are not made here, by the path of their export.
+    pub(crate) given: HashMap<PathBuf, Arc<dyn Vfs>>,
+    /// Of the next file system in memory. Each has another, so that handles of one that is gone stay stale.
+    instance: AtomicU64,
+}
+
+impl Opener {
+    /// `random` tells file systems in memory from those of other servers.
+    pub(crate) fn new(
+        state_dir: Option<PathBuf>,
+        node: String,
+        given: HashMap<PathBuf, Arc<dyn Vfs>>,
+        random: u64,
+    ) -> Self {
+        Self { state_dir, node, given, instance: AtomicU64::new(random) }
+    }
+
+    /// Whether its files are in a directory of this host.
+    pub(crate) fn is_local(&self, export: &Export) -> bool {
+        export.storage == Storage::Local && !self.given.contains_key(&export.path)
+    }
+
+    /// The table of these exports. File systems of `before` that stay are shared with it, with what they hold open.
+    pub(crate) fn table(&self, exports: Vec<Export>, before: &Table) -> Result<Table, StartError> {
+        let served = exports.iter().map(|export| self.open(export, before)).collect::<Result<Vec<_>, _>>()?;
+        refuse_doubles(&served)?;
+        Ok(Table::new(served, exports))
+    }
+
+    fn open(&self, export: &Export, before: &Table) -> Result<ServedExport, StartError> {
+        let (path, directory) =
+            if self.is_local(export) { located(export)? } else { (export.path.clone(), None) };
+        let id = export_id(one_fsid(export)?, &path);
+        let opened = Opened { storage: export.storage.clone(), durability: durability(export), directory };
+        let stays = |e: &&ServedExport| e.id == id && e.path == path && e.opened == opened;
+        let (vfs, watch) = match before.exports().iter().find(stays) {
+            Some(same) => (same.vfs.clone(), same.watch.clone()),
+            None => {
+                tracing::info!(export = %path.display(), fsid = format_args!("{id:#x}"), "opening");
+                let vfs = self.open_files(export, &path)?;
+                (vfs.clone(), Watch::start(&path.to_string_lossy(), vfs))
+            }
+        };
+        Ok(ServedExport { path, id, vfs, rules: export.rules.clone(), opened, watch })
+    }
+
+    fn open_files(&self, export: &Export, path: &Path) -> Result<Arc<dyn Vfs>, StartError> {
+        let vfs = match (self.given.get(&export.path), &export.storage) {
+            (Some(vfs), _) => vfs.clone(),
+            (None, Storage::Memory) => {
+                Arc::new(MemoryVfs::new(DEFAULT_LIMIT_BYTES, self.instance.fetch_add(1, Relaxed)))
+            }
+            (None, Storage::Local) => self.open_local(export, path)?,
+        };
+        check_root(path, &*vfs)?;
+        Ok(vfs)
+    }
+
+    fn open_local(&self, export: &Export, path: &Path) -> Result<Arc<dyn Vfs>, StartError> {
+        let options = LocalOptions {
+            durability: durability(export),
+            state_dir: self.state_dir.clone().ok_or(StartError::NoStateDir)?,
+            node: self.node.clone(),
+            max_open: None,
+            scheme: None,
+        };
+        let vfs = LocalVfs::open(path, &options)?;
+        let (scheme, reason) = vfs.scheme();
+        tracing::info!(export = %path.display(), "{scheme:?} file handles, because {reason}");
+        if vfs.is_single_user() {
+            tracing::warn!(
+                export = %path.display(),
+                "not root, so every file is used and made as the server's own user, whoever the client's is"
+            );
+        }
+        Ok(Arc::new(vfs))
+    }
+}
+
+/// `async` only if no client is promised `sync`.
+fn durability(export: &Export) -> Durability {
+    let sync = export.rules.iter().any(|rule| rule.options.sync);
+    if sync { Durability::Sync } else { Durability::Async }
+}
+
+/// The directory without symbolic links, so that one directory has one path and one identity; and which it is.
+fn located(export: &Export) -> Result<(PathBuf, Option<(u64, u64)>), StartError> {
+    let origin = || export.rules.first().map_or_else(String::new, |rule| rule.origin.to_string());
+    let path = export.path.clone();
+    let failed = |source| StartError::Path { origin: origin(), path: path.clone(), source };
+    let real = export.path.canonicalize().map_err(failed)?;
+    let meta = real.metadata().map_err(failed)?;
+    if meta.is_dir() {
+        Ok((real, Some((meta.dev(), meta.ino()))))
+    } else {
+        Err(StartError::NotDirectory { origin: origin(), path })
+    }
+}
+
+/// One export has one identity, wherever its rules come from.
+fn one_fsid(export: &Export) -> Result<Option<Fsid>, StartError> {
+    let mut given = export.rules.iter().filter_map(|rule| rule.options.fsid);
+    let first = given.next();
+    if given.all(|fsid| Some(fsid) == first) {
+        Ok(first)
+    } else {
+        Err(StartError::TwoFsids(export.path.clone()))
+    }
+}
+
+/// An export whose handles do not fit, or that has no root, is refused at the start and not at the first mount.
+fn check_root(path: &Path, vfs: &dyn Vfs) -> Result<(), StartError> {
+    let refused = |reason| StartError::Vfs { path: path.into(), reason };
+    let root = vfs.root().map_err(|status| refused(status.to_string()))?;
+    if root.len() > MAX_NODE_HANDLE {
+        return Err(refused(format!(
+            "its file handles have {} bytes, more than {MAX_NODE_HANDLE}",
+            root.len()
+        )));
+    }
+    Ok(())
+}
+
+fn refuse_doubles(served: &[ServedExport]) -> Result<(), StartError> {
+    for (n, a) in served.iter().enumerate() {
+        for b in &served[n + 1..] {
+            if a.path == b.path {
+                return Err(StartError::SameDirectory(a.path.clone(), b.path.clone()));
+            }
+            if a.id == b.id {
+                return Err(StartError::SameIdentity(a.path.clone(), b.path.clone(), a.id));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exports::Exports;
+
+    fn opener(state: &Path) -> Opener {
+        Opener::new(Some(state.into()), "node".into(), HashMap::new(), 1)
+    }
+
+    fn parse(text: &str) -> Vec<Export> {
+        Exports::parse(Path::new("exports"), text.as_bytes()).unwrap().list
+    }
+
+    fn same(a: &Table, b: &Table, path: &Path) -> bool {
+        Arc::ptr_eq(&a.above(path).unwrap().vfs, &b.above(path).unwrap().vfs)
+    }
+
+    #[test]
+    fn a_file_system_stays_open_while_path_identity_and_durability_stay() {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = dir.path().canonicalize().unwrap();
+        let opener = opener(state.path());
+        let table = |options: &str, before: &Table| {
+            opener.table(parse(&format!("{} *({options})", path.display())), before).unwrap()
+        };
+        let first = table("rw", &Table::default());
+        let second = table("ro,insecure,all_squash", &first);
+        assert!(same(&first, &second, &path));
+        assert!(second.above(&path).unwrap().rules[0].options.read_only);
+        assert!(!same(&second, &table("rw,async", &second), &path), "another durability");
+        assert!(!same(&second, &table("rw,fsid=5", &second), &path), "another identity");
+    }
+
+    #[test]
+    fn another_directory_at_the_path_is_opened_anew() {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = dir.path().canonicalize().unwrap().join("data");
+        let opener = opener(state.path());
+        std::fs::create_dir(&path).unwrap();
+        let exports = parse(&format!("{} *(rw)", path.display()));
+        let first = opener.table(exports.clone(), &Table::default()).unwrap();
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(!same(&first, &opener.table(exports, &first).unwrap(), &path));
+    }
+
+    #[test]
+    fn handles_of_a_file_system_in_memory_do_not_survive_it() {
+        let state = tempfile::tempdir().unwrap();
+        let opener = opener(state.path());
+        let exports = parse("memory:/x *(rw)");
+        let root = |table: &Table| table.above(Path::new("/x")).unwrap().vfs.root().unwrap();
+        let first = opener.table(exports.clone(), &Table::default()).unwrap();
+        assert_eq!(root(&opener.table(exports.clone(), &first).unwrap()), root(&first));
+        assert_ne!(root(&opener.table(exports, &Table::default()).unwrap()), root(&first));
+    }
+
+    #[test]
+    fn one_export_has_one_identity() {
+        let state = tempfile::tempdir().unwrap();
+        let mut exports = parse("memory:/x *(rw,fsid=1)");
+        exports[0].rules.extend(parse("memory:/x 192.0.2.1(fsid=2)").remove(0).rules);
+        let error = opener(state.path()).table(exports, &Table::default()).err().unwrap().to_string();
+        assert!(error.starts_with("\"/x\" has two different fsid="), "{error}");
+    }
+}

@@ -1,0 +1,108 @@
+//! What is exported at one moment. A table never changes: another takes its place.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::exports::{Export, Options, Rule, Storage, closest};
+use crate::vfs::Vfs;
+use crate::vfs::local::Durability;
+use crate::watch::Watch;
+
+/// A table in use. Cheap to take and to give back, and blocks nobody who exports another.
+pub(crate) type Snapshot = arc_swap::Guard<Arc<Table>>;
+
+/// An export that is served.
+pub(crate) struct ServedExport {
+    /// What clients mount.
+    pub(crate) path: PathBuf,
+    /// Its identity in handles and attributes.
+    pub(crate) id: u64,
+    /// Its files.
+    pub(crate) vfs: Arc<dyn Vfs>,
+    /// Who may use it.
+    pub(crate) rules: Vec<Rule>,
+    /// How its files were opened.
+    pub(crate) opened: Opened,
+    /// What is known of its use and its health. It stays with the file system.
+    pub(crate) watch: Arc<Watch>,
+}
+
+/// What a file system was opened with. It stays open across a change of exports while this is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) storage: Storage,
+    pub(crate) durability: Durability,
+    /// Device and inode of the directory: another file system may have been mounted on it since.
+    pub(crate) directory: Option<(u64, u64)>,
+}
+
+impl Opened {
+    /// Files that are in no directory.
+    pub(crate) const IN_MEMORY: Self =
+        Self { storage: Storage::Memory, durability: Durability::Sync, directory: None };
+}
+
+impl ServedExport {
+    /// An export in memory, which nobody watches.
+    pub(crate) fn of(path: PathBuf, id: u64, vfs: Arc<dyn Vfs>, rules: Vec<Rule>) -> Self {
+        Self { path, id, vfs, rules, opened: Opened::IN_MEMORY, watch: Arc::default() }
+    }
+
+    /// Its path, for people.
+    pub(crate) fn shown(&self) -> String {
+        self.path.to_string_lossy().into_owned()
+    }
+
+    pub(crate) fn options_for(&self, client: IpAddr) -> Option<&Options> {
+        closest(&self.rules, client)
+    }
+}
+
+/// What is exported.
+#[derive(Default)]
+pub(crate) struct Table {
+    /// In order of their paths, longest first, so that the first that is a prefix is the closest.
+    exports: Vec<ServedExport>,
+    /// What they were made from, in the order in which it was told.
+    pub(crate) list: Vec<Export>,
+}
+
+impl Table {
+    pub(crate) fn new(mut exports: Vec<ServedExport>, list: Vec<Export>) -> Self {
+        exports.sort_by_key(|export| std::cmp::Reverse(export.path.components().count()));
+        Self { exports, list }
+    }
+
+    pub(crate) fn exports(&self) -> &[ServedExport] {
+        &self.exports
+    }
+
+    pub(crate) fn by_id(&self, id: u64) -> Option<&ServedExport> {
+        self.exports.iter().find(|export| export.id == id)
+    }
+
+    /// The closest export at or above a path.
+    pub(crate) fn above(&self, path: &Path) -> Option<&ServedExport> {
+        self.exports.iter().find(|export| path.starts_with(&export.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::memory::MemoryVfs;
+
+    #[test]
+    fn the_closest_export_is_found_by_components() {
+        let export = |(id, path): (u64, &str)| {
+            ServedExport::of(path.into(), id, Arc::new(MemoryVfs::new(1 << 20, id)), Vec::new())
+        };
+        let table = Table::new((1..).zip(["/a", "/a/b", "/ab"]).map(export).collect(), Vec::new());
+        let above = |path| table.above(Path::new(path)).map(|e| e.path.to_str().unwrap());
+        assert_eq!(above("/a/b/c"), Some("/a/b"));
+        assert_eq!(above("/a/bc"), Some("/a"));
+        assert_eq!(above("/ab/"), Some("/ab"));
+        assert_eq!(above("/"), None);
+    }
+}
