@@ -25,6 +25,8 @@ pub struct Acknowledgement {
     pub round_trip: Duration,
     /// Bytes in the send queue that were never sent, because the peer's window is closed, for example.
     pub not_sent: u32,
+    /// Bytes acknowledged since the connection began; a FIN counts as one.
+    pub acked_bytes: u64,
 }
 
 /// Reads [`Acknowledgement`] of a TCP socket.
@@ -38,6 +40,7 @@ pub fn acknowledgement(socket: &impl AsFd) -> io::Result<Acknowledgement> {
         last_ack_received: Duration::from_millis(u64::from(info.tcpi_last_ack_recv)),
         round_trip: Duration::from_micros(u64::from(info.tcpi_rtt)),
         not_sent: info.tcpi_notsent_bytes,
+        acked_bytes: info.tcpi_bytes_acked,
     })
 }
 

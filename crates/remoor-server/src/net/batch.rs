@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use bytes::Bytes;
 
-use super::connection::Connection;
+use super::connection::{Connection, cause};
 use super::crew::Wake;
 use super::lane::Call;
 use super::lapse::boottime_nanos;
 use super::limits::{ALIVE_FOR, EAGER_AFTER, GATHER, GATHER_BYTES, TURN, TURN_CALLS};
 use super::schedule::ConnectionId;
-use super::service::Answer;
+use super::service::{Answer, How, Origin};
 use super::worker::Hands;
 use super::{Net, Service, locked};
 
@@ -152,7 +152,7 @@ impl<S: Service> Net<S> {
         }
         let slot = &self.slots[hands.worker];
         slot.enter(call.kind.class);
-        let replied = self.serve(hands, connection, call.record);
+        let replied = self.serve(hands, connection, call.record, call.ticket);
         slot.exit();
         batch.calls += 1;
         let now = boottime_nanos();
@@ -185,15 +185,28 @@ impl<S: Service> Net<S> {
     }
 
     /// Executes a call and keeps its reply; bytes of replies that are kept.
-    fn serve(&self, hands: &mut Hands, connection: &Arc<Connection>, record: Bytes) -> Option<usize> {
+    fn serve(
+        &self,
+        hands: &mut Hands,
+        connection: &Arc<Connection>,
+        record: Bytes,
+        ticket: Option<u64>,
+    ) -> Option<usize> {
         hands.reply.clear();
-        match self.service.serve(&connection.origin, record, &mut hands.reply) {
-            Ok(Answer::Now) => Some(connection.gather(&hands.reply)),
-            Err(e) => {
-                self.fail(connection, &e);
-                None
+        let origin = Origin { ticket, ..connection.origin };
+        match self.service.serve(&origin, record, &mut hands.reply) {
+            Ok(Answer::Now) => return Some(connection.gather(&hands.reply).0),
+            Ok(Answer::Tell(ticket)) => {
+                let (bytes, end) = connection.gather(&hands.reply);
+                self.service.told(&origin, ticket, end);
+                return Some(bytes);
             }
+            Ok(Answer::Later) => connection.promise(),
+            Ok(Answer::Never) => {}
+            Ok(Answer::Reset) => self.reset(connection, "the service cannot take its call"),
+            Err(e) => self.fail(connection, &e, How::Closed),
         }
+        None
     }
 
     /// NULL calls never wait.
@@ -202,7 +215,7 @@ impl<S: Service> Net<S> {
         nulls
             .drain(..)
             .filter(|_| !connection.is_closed())
-            .for_each(|record| _ = self.serve(hands, connection, record));
+            .for_each(|record| _ = self.serve(hands, connection, record, None));
         hands.inbox.nulls = nulls;
     }
 
@@ -238,7 +251,7 @@ impl<S: Service> Net<S> {
         match connection.flush() {
             Ok(_) if connection.unsent() == 0 => self.moved(connection),
             Ok(_) => self.rearm(connection),
-            Err(e) => self.fail(connection, &e),
+            Err(e) => self.fail(connection, &e, cause(&e)),
         }
     }
 
@@ -249,10 +262,14 @@ impl<S: Service> Net<S> {
         }
         let all_run =
             connection.is_clear() && !locked(&self.roster).schedule.is_busy(connection.origin.connection);
-        if all_run && connection.unsent() == 0 {
-            tracing::debug!(client = %connection.origin.peer, "connection ended");
-            self.close(connection);
+        if !all_run || connection.unsent() > 0 {
+            return;
         }
+        if connection.is_reset() {
+            return self.hung_up(connection);
+        }
+        tracing::debug!(client = %connection.origin.peer, "connection ended");
+        self.close(connection, How::Clean);
     }
 }
 
@@ -266,7 +283,7 @@ mod tests {
     use remoor_rpc::xdr::Writer;
     use socket2::Socket;
 
-    use super::super::{Handle, Kind, Limits, Malformed, Origin, start};
+    use super::super::{Handle, Kind, Limits, Malformed, start};
     use super::*;
 
     const NULL: &[u8] = b"null";

@@ -9,11 +9,12 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use remoor_rpc::net::acknowledgement;
 use remoor_rpc::record::{self, RecordReader};
 use remoor_rpc::xdr::Writer;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -28,7 +29,7 @@ use super::lapse::Epoch;
 use super::limits::{Limits, MIN_READ_BYTES, READ_BYTES};
 use super::outgoing::Outgoing;
 use super::pace::Pace;
-use super::service::{Kind, Origin};
+use super::service::{How, Kind, Origin};
 use super::{locked, sys};
 
 pub(super) struct Connection {
@@ -47,6 +48,10 @@ pub(super) struct Connection {
     nulls: AtomicUsize,
     /// Batches since receiving more at once was last in vain, at most [`EAGER_AFTER`](super::limits::EAGER_AFTER).
     pub(super) eager: AtomicU32,
+    /// Calls that the service answers later.
+    awaited: AtomicUsize,
+    /// Why the socket is dead, once somebody has asked it.
+    dead: OnceLock<How>,
     /// The client has ended its side; close when the last reply is out.
     pub(super) ended: AtomicBool,
     /// Written under the lock of `interest`.
@@ -111,6 +116,8 @@ impl Connection {
             stopped: AtomicBool::new(false),
             nulls: AtomicUsize::new(0),
             eager: AtomicU32::new(0),
+            awaited: AtomicUsize::new(0),
+            dead: OnceLock::new(),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),
@@ -136,6 +143,17 @@ impl Connection {
         let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
         let polled = retry_on_intr(|| poll(&mut socket, Some(&Timespec::default())));
         polled.is_err() || socket[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+
+    /// Why a socket that [`Connection::is_reset`] is so. Asking takes the error from the socket, so it is kept.
+    pub(super) fn death(&self) -> How {
+        let ask = || self.socket.take_error().ok().flatten().map_or(How::Reset, |e| cause(&e));
+        *self.dead.get_or_init(ask)
+    }
+
+    /// Bytes of replies that the peer's TCP has acknowledged, and retransmissions in a row that were not.
+    pub(super) fn acknowledged(&self) -> (u64, u32) {
+        acknowledgement(&self.socket).map_or((0, 0), |known| (known.acked_bytes, known.retransmits))
     }
 
     /// Whether more replies wait than the limit allows, so that no further call is to be read or executed.
@@ -261,9 +279,27 @@ impl Connection {
         }
     }
 
+    /// Adds a call that was not received just now.
+    #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
+    pub(super) fn push(&self, call: Call) {
+        locked(&self.lane).push(call);
+    }
+
+    /// A call is to be answered later.
+    pub(super) fn promise(&self) {
+        self.awaited.fetch_add(1, SeqCst);
+    }
+
+    /// A call that was to be answered later is.
+    #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
+    pub(super) fn keep_promise(&self) {
+        let _ = self.awaited.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
+    }
+
     /// Whether no call of it waits, but for those that runners execute.
     pub(super) fn is_clear(&self) -> bool {
-        self.nulls.load(SeqCst) == 0 && self.waiting() == 0
+        let elsewhere = self.nulls.load(SeqCst) + self.awaited.load(SeqCst);
+        elsewhere == 0 && self.waiting() == 0
     }
 
     /// Drops the calls that wait.
@@ -271,11 +307,11 @@ impl Connection {
         locked(&self.lane).clear();
     }
 
-    /// Keeps a reply until [`Connection::flush`]; bytes that are kept.
-    pub(super) fn gather(&self, reply: &Writer) -> usize {
+    /// Keeps a reply until [`Connection::flush`]; bytes that are kept, and the position of its end in the stream.
+    pub(super) fn gather(&self, reply: &Writer) -> (usize, u64) {
         let mut out = locked(&self.writer);
         out.put(reply);
-        out.len()
+        (out.len(), out.position())
     }
 
     /// Sends what the socket takes; whether that was anything.
@@ -319,6 +355,18 @@ impl Connection {
     }
 }
 
+/// What an error of a socket says of its end.
+pub(super) fn cause(error: &io::Error) -> How {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+    };
+    match error.kind() {
+        ConnectionReset | ConnectionAborted | BrokenPipe => How::Reset,
+        TimedOut | HostUnreachable | NetworkUnreachable => How::TimedOut,
+        _ => How::Closed,
+    }
+}
+
 /// Tells NULL calls from those that wait for their turn.
 struct Sorter<'a, K> {
     connection: &'a Connection,
@@ -345,7 +393,7 @@ impl<K: Fn(&[u8]) -> Kind> Sorter<'_, K> {
                 self.nulls.push(record);
             } else {
                 self.filled.calls += 1;
-                lane.push(Call { kind, record });
+                lane.push(Call { kind, record, ticket: None });
             }
         }
     }

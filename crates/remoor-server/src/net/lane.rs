@@ -11,6 +11,8 @@ use super::service::Kind;
 pub(super) struct Call {
     pub(super) kind: Kind,
     pub(super) record: Bytes,
+    /// As [`Origin::ticket`](super::Origin::ticket).
+    pub(super) ticket: Option<u64>,
 }
 
 /// A queue with bounds; whoever puts calls in asks first whether it is full, so one record may go over.
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     fn call(n: u8, len: usize) -> Call {
-        Call { kind: Kind::default(), record: vec![n; len].into() }
+        Call { kind: Kind::default(), record: vec![n; len].into(), ticket: None }
     }
 
     fn popped(lane: &mut Lane) -> Option<(u8, bool)> {

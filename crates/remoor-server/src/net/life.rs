@@ -11,8 +11,10 @@ use socket2::Socket;
 use super::connection::Connection;
 use super::lapse::{Epoch, Seen, boottime_millis};
 use super::limits::{ACCEPT_PAUSE, SWEEP};
-use super::service::Origin;
+use super::service::{End, How, Origin};
 use super::{FIRST_LISTENER, Net, Service, locked};
+
+const LAPSED: &str = "the server was not running";
 
 impl<S: Service> Net<S> {
     fn epoch(&self) -> Epoch {
@@ -29,7 +31,7 @@ impl<S: Service> Net<S> {
     /// Ends what was accepted before `epoch`.
     fn lapsed(&self, epoch: Epoch, lapse: Duration) {
         self.clear(epoch);
-        self.snapshot().iter().filter(|c| c.epoch != epoch).for_each(|c| self.reset(c));
+        self.snapshot().iter().filter(|c| c.epoch != epoch).for_each(|c| self.reset(c, LAPSED));
         tracing::warn!(
             "the server was not running for {:.1} s: connections are reset so that calls queued meanwhile are not executed",
             lapse.as_secs_f64()
@@ -51,7 +53,7 @@ impl<S: Service> Net<S> {
         let outlived = connection.epoch != epoch;
         if outlived {
             self.clear(epoch);
-            self.reset(connection);
+            self.reset(connection, LAPSED);
         }
         outlived
     }
@@ -92,62 +94,68 @@ impl<S: Service> Net<S> {
         }
         self.counts.accepted.fetch_add(1, Relaxed);
         let id = self.next_id.fetch_add(1, Relaxed);
-        let connection =
-            Arc::new(Connection::new(Origin { connection: id, peer }, socket, epoch, &self.limits));
+        let connection = Arc::new(Connection::new(
+            Origin { connection: id, peer, ticket: None },
+            socket,
+            epoch,
+            &self.limits,
+        ));
         self.moved(&connection);
         let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
         connections.insert(id, connection.clone());
         drop(connections);
         if let Err(e) = connection.register(&self.epoll) {
-            self.fail(&connection, &e);
+            self.fail(&connection, &e, How::Closed);
         }
     }
 
     /// Arms the connection for what it waits for now.
     pub(super) fn rearm(&self, connection: &Arc<Connection>) {
         if let Err(e) = connection.rearm(&self.epoll, self.draining.load(Relaxed)) {
-            self.fail(connection, &e);
+            self.fail(connection, &e, How::Closed);
         }
     }
 
     pub(super) fn hung_up(&self, connection: &Arc<Connection>) {
         tracing::debug!(client = %connection.origin.peer, "connection reset");
-        self.close(connection);
+        self.close(connection, connection.death());
     }
 
-    pub(super) fn fail<E: std::fmt::Display>(&self, connection: &Arc<Connection>, error: &E) {
+    pub(super) fn fail<E: std::fmt::Display>(&self, connection: &Arc<Connection>, error: &E, how: How) {
         if connection.close() {
             self.counts.broken.fetch_add(1, Relaxed);
             tracing::warn!(client = %connection.origin.peer, "connection closed: {error}");
-            self.forget(connection);
+            self.forget(connection, how);
             connection.shut_down(&self.epoll);
         }
     }
 
-    pub(super) fn close(&self, connection: &Arc<Connection>) {
+    pub(super) fn close(&self, connection: &Arc<Connection>, how: How) {
         if connection.close() {
-            self.forget(connection);
+            self.forget(connection, how);
             connection.shut_down(&self.epoll);
         }
     }
 
-    fn reset(&self, connection: &Arc<Connection>) {
+    pub(super) fn reset(&self, connection: &Arc<Connection>, why: &str) {
         if connection.close() {
-            tracing::debug!(client = %connection.origin.peer, "connection reset, the server was not running");
-            self.forget(connection);
+            tracing::debug!(client = %connection.origin.peer, "connection reset, {why}");
+            self.forget(connection, How::Reset);
             connection.reset(&self.epoll);
         }
     }
 
     /// Drops the calls of a closed connection that wait. The client hears of it last, so that what it does next
     /// finds the counts and the limits as they are without this connection.
-    fn forget(&self, connection: &Arc<Connection>) {
+    fn forget(&self, connection: &Arc<Connection>, how: How) {
         self.connections
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&connection.origin.connection);
         connection.clear();
         locked(&self.roster).schedule.forget(connection.origin.connection);
+        let (acked, _) = connection.acknowledged();
+        self.service.ended(connection.origin.connection, End { how, acked });
     }
 
     pub(super) fn moved(&self, connection: &Connection) {
@@ -183,10 +191,11 @@ impl<S: Service> Net<S> {
             self.fail(
                 connection,
                 &format!("no progress for {still} ms in the middle of a record or a reply"),
+                How::TimedOut,
             );
         } else if still >= self.limits.idle.as_millis() as u64 && !busy {
             tracing::debug!(client = %connection.origin.peer, "connection idle, closed");
-            self.close(connection);
+            self.close(connection, How::Closed);
         }
     }
 }

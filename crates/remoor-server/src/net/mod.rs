@@ -11,6 +11,7 @@
 //! | `service` | the seam: what a record means |
 //! | `worker` | what a worker does next |
 //! | `batch` | executing the calls of one connection |
+//! | `outbox` | what the service sends of its own accord |
 //! | `monitor` | noticing stuck workers and lapses |
 //! | `life` | accepting and closing connections |
 //! | `connection`, `lane`, `outgoing` | one connection: its socket, calls that wait, replies |
@@ -25,6 +26,7 @@ mod life;
 mod limits;
 mod listener;
 mod monitor;
+mod outbox;
 mod outgoing;
 mod pace;
 mod schedule;
@@ -37,7 +39,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -51,7 +53,8 @@ pub use limits::{DEFAULT_WORKERS, Limits, MIN_WORKERS};
 use listener::Listener;
 use monitor::{Dormant, Slot};
 use schedule::ConnectionId;
-pub(crate) use service::{Answer, Kind, Malformed, Origin, Service};
+use service::Network;
+pub(crate) use service::{Answer, How, Kind, Malformed, Origin, Outbox, Service};
 use worker::Roster;
 
 const STOP: u64 = 0;
@@ -129,6 +132,8 @@ pub(crate) fn start<S: Service>(
 ) -> io::Result<Handle<S>> {
     let workers = workers.max(MIN_WORKERS);
     let net = Arc::new(Net::new(service, addresses, workers, limits)?);
+    let network: Weak<dyn Network> = Arc::<Net<S>>::downgrade(&net);
+    net.service.started(Outbox::new(network));
     let ticker = Some(spawn("nfs-tick".to_owned(), &net, Net::tick)?);
     let work = |n: Worker| spawn(format!("nfs-{n}"), &net, move |net| net.work(n));
     let workers = (0..workers).map(work).collect::<io::Result<_>>()?;
@@ -231,7 +236,7 @@ impl<S: Service> Handle<S> {
         self.net.stopping.store(true, Relaxed);
         let _ = rustix::io::write(&self.net.stop, &1u64.to_ne_bytes());
         self.net.snapshot().iter().for_each(|c| {
-            self.net.close(c);
+            self.net.close(c, How::Closed);
         });
         self.net.slots.iter().for_each(Slot::wake);
         if let Some(ticker) = self.ticker.take() {

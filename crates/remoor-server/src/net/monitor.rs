@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
+use std::time::Instant;
 
 use rustix::thread::gettid;
 
@@ -129,9 +130,12 @@ impl<S: Service> Net<S> {
     pub(super) fn tick(&self) {
         let _ = self.dormant.monitor.set(std::thread::current());
         let mut seen = vec![Seen::default(); self.slots.len()];
-        let mut in_vain = 0;
+        let (mut in_vain, mut due) = (0, Instant::now());
         while !self.stopping.load(Relaxed) {
             self.noted(self.heartbeat.beat(boottime_millis));
+            if Instant::now() >= due {
+                due = self.tick_service();
+            }
             in_vain = if self.look(&mut seen) { 0 } else { in_vain + 1 };
             if in_vain < LOOKS_IN_VAIN {
                 std::thread::park_timeout(LOOK);
@@ -139,10 +143,18 @@ impl<S: Service> Net<S> {
             }
             self.dormant.is_dormant.store(true, SeqCst);
             if !self.slots.iter().any(|slot| slot.connection.load(SeqCst) != 0) {
-                std::thread::park_timeout(LAPSE_TICK);
+                std::thread::park_timeout(LAPSE_TICK.min(due.saturating_duration_since(Instant::now())));
             }
             self.dormant.is_dormant.store(false, SeqCst);
         }
+    }
+
+    /// When the service is to be called next.
+    fn tick_service(&self) -> Instant {
+        let now = Instant::now();
+        let latest = now + LAPSE_TICK;
+        // Not at once again, whatever it asks.
+        self.service.tick(now).map_or(latest, |at| at.clamp(now + LOOK, latest))
     }
 
     /// Whether there were calls since the last look.

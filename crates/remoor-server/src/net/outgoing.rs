@@ -7,8 +7,6 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
-#[cfg(test)]
-use remoor_rpc::record::Record;
 use remoor_rpc::record::{HEADER, mark};
 use remoor_rpc::xdr::Writer;
 use rustix::net::SendFlags;
@@ -33,7 +31,6 @@ impl Outgoing {
         self.len
     }
 
-    #[cfg(test)]
     /// Position in the stream of bytes to the client, of the end of what was put here.
     pub(super) fn position(&self) -> u64 {
         self.position
@@ -42,22 +39,12 @@ impl Outgoing {
     /// Appends a message with its record mark.
     pub(super) fn put(&mut self, message: &Writer) {
         let (segments, tail) = message.parts();
-        self.count(message.len() + HEADER);
+        let len = message.len() + HEADER;
+        self.len += len;
+        self.position += len as u64;
         self.tail.extend_from_slice(&mark(message.len()));
         segments.iter().for_each(|segment| self.put_segment(segment));
         self.tail.extend_from_slice(tail);
-    }
-
-    #[cfg(test)]
-    /// Appends a record.
-    pub(super) fn put_record(&mut self, record: &Record) {
-        self.count(record.len());
-        record.segments().iter().for_each(|segment| self.put_segment(segment));
-    }
-
-    fn count(&mut self, len: usize) {
-        self.len += len;
-        self.position += len as u64;
     }
 
     fn put_segment(&mut self, segment: &Bytes) {
@@ -126,6 +113,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use proptest::prelude::*;
+    use remoor_rpc::record::Record;
 
     use super::*;
 
@@ -167,14 +155,8 @@ mod tests {
             let (mut out, mut expected, mut got) = (Outgoing::default(), Vec::new(), Vec::new());
             for (n, payload) in payloads.into_iter().enumerate() {
                 let message = message(n as u32, payload);
-                if n % 3 == 0 {
-                    let record = Record::new(message.finish());
-                    out.put_record(&record);
-                    expected.extend(record.segments().concat());
-                } else {
-                    out.put(&message);
-                    expected.extend(Record::new(message.finish()).segments().concat());
-                }
+                out.put(&message);
+                expected.extend(Record::new(message.finish()).segments().concat());
                 out.flush(&socket).unwrap();
             }
             while got.len() < expected.len() {

@@ -1,6 +1,8 @@
 //! The seam between sockets and what records mean.
 
 use std::net::SocketAddr;
+use std::sync::Weak;
+use std::time::Instant;
 
 use bytes::Bytes;
 use remoor_rpc::xdr::Writer;
@@ -14,6 +16,17 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// Executes a call, and writes its reply to `reply`, which is empty and may be left half written if the answer is not
     /// [`Answer::Now`]. An error means that the peer does not speak RPC: the connection is closed.
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed>;
+    /// The service runs from now on, and can answer calls later.
+    fn started(&self, _: Outbox) {}
+    /// The reply of an [`Answer::Tell`] ends at this position in the stream of bytes to the client. It may not have been
+    /// sent yet.
+    fn told(&self, _: &Origin, _ticket: u64, _end: u64) {}
+    /// A connection has ended; told once. Nothing can be sent to it any more.
+    fn ended(&self, _: ConnectionId, _: End) {}
+    /// Called at the latest when it last asked to be, or after [`TICK`](super::limits::LAPSE_TICK).
+    fn tick(&self, _now: Instant) -> Option<Instant> {
+        None
+    }
 }
 
 /// What can be told of a call before it is executed.
@@ -34,13 +47,108 @@ pub(crate) struct Origin {
     pub(crate) connection: ConnectionId,
     /// The client's address.
     pub(crate) peer: SocketAddr,
+    /// Of [`Outbox::execute`]; `None` for a call that was just received.
+    pub(crate) ticket: Option<u64>,
 }
 
 /// What becomes of a call.
+#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The reply was written.
     Now,
+    /// The reply was written, and [`Service::told`] is to be called with this ticket.
+    Tell(u64),
+    /// The reply comes by way of [`Outbox::send`]: until then the connection is not idle.
+    Later,
+    /// None: the client has its answer by another call, or is to have none.
+    Never,
+    /// The connection is reset, so that the client comes again.
+    Reset,
+}
+
+/// How a connection ended, as far as this host knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// The client ended its side, every call it had sent was answered, and no error was seen.
+    Clean,
+    /// A RST, by either side.
+    Reset,
+    /// The kernel gave up on it.
+    TimedOut,
+    /// This server ended it: it was idle, or malformed, or the server stops.
+    Closed,
+}
+
+/// The end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    /// How.
+    pub(crate) how: How,
+    /// Bytes of replies, record marks included, that the peer's TCP acknowledged.
+    pub(crate) acked: u64,
+}
+
+/// What the kernel knows of a connection.
+#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its socket has no error, and neither side is known to have left.
+    Open {
+        /// As in [`End`].
+        acked: u64,
+        /// Retransmissions and probes in a row that were not answered.
+        retransmits: u32,
+    },
+    /// It is at its end; [`Service::ended`] was or will be told.
+    Ended(End),
+    /// It is gone, and [`Service::ended`] was told.
+    Gone,
+}
+
+/// What a service may do of its own accord. Calls of it do nothing once the server has stopped.
+#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
+#[derive(Clone)]
+pub(crate) struct Outbox(Weak<dyn Network>);
+
+/// The network as an [`Outbox`] sees it.
+#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
+pub(super) trait Network: Send + Sync {
+    fn send(&self, to: ConnectionId, reply: &Writer, answers: bool) -> Option<u64>;
+    fn execute(&self, connection: ConnectionId, record: Bytes, kind: Kind, ticket: u64) -> bool;
+    fn standing(&self, connection: ConnectionId) -> Standing;
+    fn reset(&self, connection: ConnectionId);
+}
+
+#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
+impl Outbox {
+    pub(super) fn new(network: Weak<dyn Network>) -> Self {
+        Self(network)
+    }
+
+    /// Sends a reply. `answers`: it is that of an [`Answer::Later`] of this connection. Where it ends in the stream of
+    /// bytes to the client; `None` if the connection is gone.
+    pub(crate) fn send(&self, to: ConnectionId, reply: &Writer, answers: bool) -> Option<u64> {
+        self.0.upgrade()?.send(to, reply, answers)
+    }
+
+    /// Gives a call to [`Service::serve`] again, by a worker and with this ticket; its answer counts as that of the
+    /// [`Answer::Later`] it was given before. False if the connection is gone.
+    pub(crate) fn execute(&self, connection: ConnectionId, record: Bytes, kind: Kind, ticket: u64) -> bool {
+        self.0.upgrade().is_some_and(|network| network.execute(connection, record, kind, ticket))
+    }
+
+    /// What the kernel knows of a connection: two system calls.
+    pub(crate) fn standing(&self, connection: ConnectionId) -> Standing {
+        self.0.upgrade().map_or(Standing::Gone, |network| network.standing(connection))
+    }
+
+    /// Resets a connection.
+    pub(crate) fn reset(&self, connection: ConnectionId) {
+        if let Some(network) = self.0.upgrade() {
+            network.reset(connection);
+        }
+    }
 }
 
 /// A record that cannot be answered.

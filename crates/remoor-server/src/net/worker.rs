@@ -10,11 +10,12 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::retry_on_intr;
 
-use super::connection::{Connection, Error, Filled, Inbox};
+use super::connection::{Connection, Error, Filled, Inbox, cause};
 use super::crew::{Crew, Wake, Worker};
 use super::lapse::boottime_nanos;
 use super::limits::{EVENTS, SINGLE_EVENTS, SWEEP};
 use super::schedule::{ConnectionId, Schedule};
+use super::service::How;
 use super::{FIRST_CONNECTION, KNOCK, Net, STOP, Service, locked};
 
 /// Who does what.
@@ -191,7 +192,7 @@ impl<S: Service> Net<S> {
             Ok(true) => self.moved(connection),
             Ok(false) => {}
             Err(e) => {
-                self.fail(connection, &e);
+                self.fail(connection, &e, cause(&e));
                 return false;
             }
         }
@@ -236,8 +237,8 @@ impl<S: Service> Net<S> {
                 self.moved(connection);
                 return Some(filled);
             }
-            Err(Error::Io(e)) => self.fail(connection, &e),
-            Err(e @ Error::Record(_)) => self.fail(connection, &e),
+            Err(Error::Io(e)) => self.fail(connection, &e, cause(&e)),
+            Err(e @ Error::Record(_)) => self.fail(connection, &e, How::Closed),
         }
         hands.inbox.nulls.clear();
         None
