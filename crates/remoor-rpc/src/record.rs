@@ -111,6 +111,11 @@ impl RecordReader {
         }
     }
 
+    /// Bytes that are kept, and those still missing that were announced.
+    pub fn pending(&self) -> usize {
+        if self.is_idle() { 0 } else { self.buf.len() + self.joined.len() + self.wanted() }
+    }
+
     /// Whether the stream stands between two records.
     pub fn is_idle(&self) -> bool {
         self.buf.is_empty() && self.fragments == 0
@@ -276,12 +281,15 @@ mod tests {
         let error = RecordReader::new(4).next_record_in(&mut &stream[..]).unwrap_err();
         assert_eq!(error, Error::TooLong { len: 5, max: 4 });
         reader.push(&stream[..2]);
+        assert_eq!(reader.pending(), HEADER);
         reader.shrink();
         assert!(!reader.is_idle(), "what came is kept");
-        reader.push(&stream[2..9]);
+        reader.push(&stream[2..6]);
+        assert_eq!(reader.pending(), HEADER + 5);
+        reader.push(&stream[6..9]);
         assert_eq!(reader.next_record().unwrap().unwrap(), &b"hello"[..]);
         reader.shrink();
-        assert_eq!(reader.buffer().capacity(), 0);
+        assert_eq!((reader.buffer().capacity(), reader.pending()), (0, 0));
     }
 
     #[test]

@@ -109,6 +109,12 @@ static FAMILIES: &[Family] = &[
         samples: |facts, s| s.add(&[], facts.connections.refused),
     },
     Family {
+        name: "remoor_connections_evicted_total",
+        kind: Counter,
+        help: "Idle connections closed for new ones because too many were open.",
+        samples: |facts, s| s.add(&[], facts.connections.evicted),
+    },
+    Family {
         name: "remoor_connections_broken_total",
         kind: Counter,
         help: "Connections closed because of an error, a malformed record or a stalled peer.",
@@ -178,7 +184,7 @@ mod tests {
         metrics.answered(client, lookup, &head, (100, 50), metrics.began);
         head[23] = 3;
         metrics.answered(client, (remoor_nfs::v3::PROGRAM.number, 99), &head, (100, 50), metrics.began);
-        let connections = Connections { open: 3, accepted: 5, refused: 1, broken: 2 };
+        let connections = Connections { open: 3, accepted: 5, refused: 1, evicted: 6, broken: 2 };
         let exports = vec![ExportFacts { path: "/a \"b\"".into(), calls: 9, healthy: false }];
         let procedures = metrics.procedures.stats();
         let facts = Facts { metrics: &metrics, connections, port_refusals: 4, exports, procedures };
@@ -198,6 +204,7 @@ mod tests {
         assert_eq!(value("remoor_errors_total", &[lookup, ("status", "NFS3ERR_NOENT")]), 1.0);
         assert_eq!(value("remoor_refused_calls_total", &[("reason", "PROC_UNAVAIL")]), 1.0);
         assert_eq!(value("remoor_connections", &[]), 3.0);
+        assert_eq!(value("remoor_connections_evicted_total", &[]), 6.0);
         assert_eq!(value("remoor_export_healthy", &[("export", "/a \"b\"")]), 0.0);
         assert_eq!(value("remoor_port_refusals_total", &[]), 4.0);
         assert!(samples.len() < 1000, "a scrape stays small: {}", samples.len());

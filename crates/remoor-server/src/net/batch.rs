@@ -129,6 +129,7 @@ impl<S: Service> Net<S> {
         drop(roster);
         self.rearm(connection);
         self.close_if_done(connection);
+        self.unthrottle();
     }
 
     /// A call whose connection is gone is dropped: its client has sent it again elsewhere, or will.
@@ -142,18 +143,20 @@ impl<S: Service> Net<S> {
     /// stop goes unseen.
     fn execute(&self, hands: &mut Hands, connection: &Arc<Connection>, batch: &mut Batch, call: Call) {
         if connection.is_closed() {
-            return;
+            return connection.share.executed(1, call.record.len());
         }
         if connection.pace.is_slow(call.kind.class) {
             self.step_aside(hands, connection, batch);
         }
         if !call.kind.is_idempotent && !self.is_alive(connection, batch) {
-            return;
+            return connection.share.executed(1, call.record.len());
         }
         let slot = &self.slots[hands.worker];
         slot.enter(call.kind.class);
+        let bytes = call.record.len();
         let replied = self.serve(hands, connection, call.record, call.ticket);
         slot.exit();
+        connection.share.executed(1, bytes);
         batch.calls += 1;
         let now = boottime_nanos();
         connection.pace.note(call.kind.class, now.saturating_sub(batch.now));

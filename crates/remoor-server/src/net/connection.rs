@@ -10,7 +10,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use super::crew::Worker;
 use super::lane::{Call, Lane};
 use super::lapse::Epoch;
 use super::limits::{Limits, MIN_READ_BYTES, READ_BYTES};
+use super::load::{Load, Share};
 use super::outgoing::Outgoing;
 use super::pace::Pace;
 use super::service::{How, Kind, Origin};
@@ -48,6 +49,9 @@ pub(super) struct Connection {
     nulls: AtomicUsize,
     /// Batches since receiving more at once was last in vain, at most [`EAGER_AFTER`](super::limits::EAGER_AFTER).
     pub(super) eager: AtomicU32,
+    pub(super) share: Share,
+    /// It is not read because all connections together have too much in flight.
+    pub(super) throttled: AtomicBool,
     /// Calls that the service answers later.
     awaited: AtomicUsize,
     /// Why the socket is dead, once somebody has asked it.
@@ -103,7 +107,13 @@ pub(super) enum Error {
 }
 
 impl Connection {
-    pub(super) fn new(origin: Origin, socket: Socket, epoch: Epoch, limits: &Limits) -> Self {
+    pub(super) fn new(
+        origin: Origin,
+        socket: Socket,
+        epoch: Epoch,
+        limits: &Limits,
+        load: Arc<Load>,
+    ) -> Self {
         Self {
             origin,
             epoch,
@@ -116,6 +126,8 @@ impl Connection {
             stopped: AtomicBool::new(false),
             nulls: AtomicUsize::new(0),
             eager: AtomicU32::new(0),
+            share: Share::new(load),
+            throttled: AtomicBool::new(false),
             awaited: AtomicUsize::new(0),
             dead: OnceLock::new(),
             ended: AtomicBool::new(false),
@@ -220,6 +232,7 @@ impl Connection {
         let paused = draining
             || attended
             || self.ended.load(Relaxed)
+            || self.throttled.load(Relaxed)
             || self.stopped.load(Relaxed)
             || self.is_choked();
         let mut flags = EventFlags::empty();
@@ -256,6 +269,7 @@ impl Connection {
             // Of what follows epoll tells, unless it is the rest of a long record that is likely there already.
             room &= received.is_full && !reader.is_idle();
         }
+        self.share.partial(reader.pending());
         Ok(sorter.filled)
     }
 
@@ -282,6 +296,7 @@ impl Connection {
     /// Adds a call that was not received just now.
     #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
     pub(super) fn push(&self, call: Call) {
+        self.share.received(1, call.record.len());
         locked(&self.lane).push(call);
     }
 
@@ -304,7 +319,10 @@ impl Connection {
 
     /// Drops the calls that wait.
     pub(super) fn clear(&self) {
-        locked(&self.lane).clear();
+        let mut lane = locked(&self.lane);
+        while let Some((call, _)) = lane.pop() {
+            self.share.executed(1, call.record.len());
+        }
     }
 
     /// Keeps a reply until [`Connection::flush`]; bytes that are kept, and the position of its end in the stream.
@@ -323,6 +341,7 @@ impl Connection {
         }
         let sent = out.flush(&self.socket);
         self.unsent.store(out.len(), Relaxed);
+        self.share.unsent(out.len());
         sent.map(|()| out.len() < before)
     }
 
@@ -393,6 +412,7 @@ impl<K: Fn(&[u8]) -> Kind> Sorter<'_, K> {
                 self.nulls.push(record);
             } else {
                 self.filled.calls += 1;
+                self.connection.share.received(1, record.len());
                 lane.push(Call { kind, record, ticket: None });
             }
         }

@@ -60,11 +60,6 @@ impl Lane {
         self.calls.len()
     }
 
-    /// Drops all calls.
-    pub(super) fn clear(&mut self) {
-        *self = Self::new(self.max_calls, self.max_bytes);
-    }
-
     /// Gives back the memory of a queue that holds nothing.
     pub(super) fn shrink(&mut self) {
         if self.calls.is_empty() {
@@ -110,10 +105,6 @@ mod tests {
         assert!(lane.is_full());
         assert_eq!(popped(&mut lane), Some((1, false)));
         assert_eq!(popped(&mut lane), Some((2, true)));
-        lane.push(call(3, 50));
-        assert!(lane.is_full());
-        lane.clear();
-        assert!(!lane.is_full() && lane.pop().is_none());
     }
 
     #[test]

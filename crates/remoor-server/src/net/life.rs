@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use socket2::Socket;
 
 use super::connection::Connection;
 use super::lapse::{Epoch, Seen, boottime_millis};
-use super::limits::{ACCEPT_PAUSE, SWEEP};
+use super::limits::{ACCEPT_PAUSE, STALL_WHEN_FULL, SWEEP, YIELD_AFTER};
 use super::service::{End, How, Origin};
 use super::{FIRST_LISTENER, Net, Service, locked};
 
@@ -86,7 +86,7 @@ impl<S: Service> Net<S> {
     }
 
     fn admit(&self, socket: Socket, peer: SocketAddr, epoch: Epoch) {
-        if self.connection_count() >= self.limits.connections {
+        if self.connection_count() >= self.limits.connections && !self.evict() {
             if self.counts.refused.fetch_add(1, Relaxed) == 0 {
                 tracing::warn!(client = %peer, limit = self.limits.connections, "too many connections, refused");
             }
@@ -99,6 +99,7 @@ impl<S: Service> Net<S> {
             socket,
             epoch,
             &self.limits,
+            self.load.clone(),
         ));
         self.moved(&connection);
         let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
@@ -106,6 +107,51 @@ impl<S: Service> Net<S> {
         drop(connections);
         if let Err(e) = connection.register(&self.epoll) {
             self.fail(&connection, &e, How::Closed);
+        }
+    }
+
+    /// Closes the connection that was idle longest; false if none is idle.
+    fn evict(&self) -> bool {
+        let now = self.millis();
+        let still = |c: &Connection| now.saturating_sub(c.progress_millis.load(Relaxed));
+        let idle = |c: &&Arc<Connection>| {
+            still(c) >= YIELD_AFTER.as_millis() as u64
+                && !self.is_busy(c)
+                && c.unsent() == 0
+                && !c.is_midway()
+        };
+        let all = self.snapshot();
+        let Some(longest) = all.iter().filter(idle).max_by_key(|c| still(c)) else { return false };
+        self.counts.evicted.fetch_add(1, Relaxed);
+        tracing::debug!(client = %longest.origin.peer, "connection idle, closed for a new one");
+        self.close(longest, How::Closed);
+        true
+    }
+
+    /// Whether calls of it execute or wait.
+    fn is_busy(&self, connection: &Connection) -> bool {
+        !connection.is_clear() || locked(&self.roster).schedule.is_busy(connection.origin.connection)
+    }
+
+    /// Reads no more of a connection until others have less in flight.
+    pub(super) fn throttle(&self, connection: &Arc<Connection>) {
+        connection.throttled.store(true, SeqCst);
+        locked(&self.throttled).push(connection.clone());
+        self.any_throttled.store(true, SeqCst);
+        // What made the load full may have ended just before.
+        self.unthrottle();
+    }
+
+    /// Goes on reading what was throttled, if there is room.
+    pub(super) fn unthrottle(&self) {
+        if !self.any_throttled.load(SeqCst) || self.load.is_full() {
+            return;
+        }
+        self.any_throttled.store(false, SeqCst);
+        let throttled = std::mem::take(&mut *locked(&self.throttled));
+        for connection in throttled {
+            connection.throttled.store(false, SeqCst);
+            self.rearm(&connection);
         }
     }
 
@@ -154,6 +200,9 @@ impl<S: Service> Net<S> {
             .remove(&connection.origin.connection);
         connection.clear();
         locked(&self.roster).schedule.forget(connection.origin.connection);
+        connection.share.partial(0);
+        connection.share.unsent(0);
+        self.unthrottle();
         let (acked, _) = connection.acknowledged();
         self.service.ended(connection.origin.connection, End { how, acked });
     }
@@ -173,6 +222,7 @@ impl<S: Service> Net<S> {
         let due = now.saturating_sub(last) >= SWEEP.as_millis() as u64;
         if due && self.swept_millis.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
             self.snapshot().iter().for_each(|connection| self.sweep(connection, now));
+            self.unthrottle();
         }
     }
 
@@ -181,13 +231,14 @@ impl<S: Service> Net<S> {
         if still >= SWEEP.as_millis() as u64 {
             connection.shrink();
         }
-        if still < (self.limits.stall.min(self.limits.idle)).as_millis() as u64 {
+        let pressed = if self.load.is_full() { STALL_WHEN_FULL } else { Duration::MAX };
+        let stall = self.limits.stall.min(pressed);
+        if still < (stall.min(self.limits.idle)).as_millis() as u64 {
             return;
         }
-        let busy =
-            !connection.is_clear() || locked(&self.roster).schedule.is_busy(connection.origin.connection);
+        let busy = self.is_busy(connection);
         let stalled = connection.unsent() > 0 || (!busy && connection.is_midway());
-        if stalled && still >= self.limits.stall.as_millis() as u64 {
+        if stalled && still >= stall.as_millis() as u64 {
             self.fail(
                 connection,
                 &format!("no progress for {still} ms in the middle of a record or a reply"),

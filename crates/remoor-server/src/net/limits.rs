@@ -7,7 +7,7 @@ use remoor_rpc::record::DEFAULT_MAX_RECORD;
 /// What connections may take of this process. [`Limits::default`] is meant for production.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at a time; a further one is accepted and closed at once.
+    /// Connections open at a time. For a further one the longest idle is closed, or if none is, the new one at once.
     pub connections: usize,
     /// Calls of one connection that execute at a time; the next ones wait in its backlog. NULL never waits.
     pub running_per_connection: usize,
@@ -18,6 +18,10 @@ pub struct Limits {
     /// Bytes of replies that the client has not taken; above it the connection is not read further. The replies
     /// of the calls that execute at that moment may go over it.
     pub reply_bytes: usize,
+    /// Calls of all connections that execute or wait; at this many no connection is read. NULL does not count.
+    pub calls: usize,
+    /// Bytes of those calls, of records that are still coming, and of replies not taken, of all connections; likewise.
+    pub bytes: usize,
     /// Longest record, in bytes; a longer one ends the connection.
     pub record_bytes: usize,
     /// A connection without a call for this long is closed; knfsd uses 6 minutes (`svc_conn_age_period`).
@@ -36,6 +40,8 @@ impl Default for Limits {
             backlog_calls: 128,
             backlog_bytes: 4 << 20,
             reply_bytes: 4 << 20,
+            calls: 65_536,
+            bytes: 512 << 20,
             record_bytes: DEFAULT_MAX_RECORD,
             idle: Duration::from_secs(360),
             stall: Duration::from_secs(60),
@@ -89,6 +95,11 @@ pub(super) const SINGLE_EVENTS: u32 = 64;
 pub(super) const ALIVE_FOR: Duration = Duration::from_micros(200);
 /// Batches between attempts to receive more at once, while those are in vain.
 pub(super) const EAGER_AFTER: u32 = 16;
+/// While [`Limits::bytes`] or [`Limits::calls`] are in flight, a stalled connection is closed after this, so that the few
+/// that take nothing do not keep out the others for [`Limits::stall`].
+pub(super) const STALL_WHEN_FULL: Duration = Duration::from_secs(5);
+/// A connection without a call for this long may be closed for a new one.
+pub(super) const YIELD_AFTER: Duration = Duration::from_secs(1);
 /// Pending connections the kernel keeps for `accept`.
 pub(super) const LISTEN_BACKLOG: i32 = 1024;
 /// How often connections are looked through for idle and stalled ones.

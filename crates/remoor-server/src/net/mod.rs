@@ -15,7 +15,7 @@
 //! | `monitor` | noticing stuck workers and lapses |
 //! | `life` | accepting and closing connections |
 //! | `connection`, `lane`, `outgoing` | one connection: its socket, calls that wait, replies |
-//! | `schedule`, `crew`, `pace`, `lapse` | decisions, without sockets and threads |
+//! | `schedule`, `crew`, `pace`, `lapse`, `load` | decisions, without sockets and threads |
 
 mod batch;
 mod connection;
@@ -25,6 +25,7 @@ mod lapse;
 mod life;
 mod limits;
 mod listener;
+mod load;
 mod monitor;
 mod outbox;
 mod outgoing;
@@ -51,6 +52,7 @@ use crew::Worker;
 use lapse::{Heartbeat, boottime_millis};
 pub use limits::{DEFAULT_WORKERS, Limits, MIN_WORKERS};
 use listener::Listener;
+use load::Load;
 use monitor::{Dormant, Slot};
 use schedule::ConnectionId;
 use service::Network;
@@ -83,6 +85,9 @@ struct Net<S> {
     attending: AtomicUsize,
     stopping: AtomicBool,
     heartbeat: Heartbeat,
+    load: Arc<Load>,
+    throttled: Mutex<Vec<Arc<Connection>>>,
+    any_throttled: AtomicBool,
     next_id: AtomicU64,
     started: Instant,
     swept_millis: AtomicU64,
@@ -94,6 +99,7 @@ struct Net<S> {
 struct ConnectionCounts {
     accepted: AtomicU64,
     refused: AtomicU64,
+    evicted: AtomicU64,
     broken: AtomicU64,
 }
 
@@ -111,8 +117,10 @@ pub struct Connections {
     pub open: u64,
     /// Accepted since the start.
     pub accepted: u64,
-    /// Closed at once because [`Limits::connections`] were open.
+    /// Closed at once because [`Limits::connections`] were open and none of them idle.
     pub refused: u64,
+    /// Closed for a new one, because they were idle.
+    pub evicted: u64,
     /// Closed because of an error, a malformed record or a stalled peer.
     pub broken: u64,
 }
@@ -161,6 +169,7 @@ impl<S: Service> Net<S> {
         for (listener, n) in listeners.iter().zip(FIRST_LISTENER..) {
             listener.register(&epoll, n)?;
         }
+        let load = Arc::new(Load::new(limits.calls, limits.bytes));
         Ok(Self {
             service,
             roster: Mutex::new(Roster::new(workers, limits.running_per_connection)),
@@ -177,6 +186,9 @@ impl<S: Service> Net<S> {
             attending: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             heartbeat: Heartbeat::new(boottime_millis()),
+            load,
+            throttled: Mutex::default(),
+            any_throttled: AtomicBool::new(false),
             next_id: AtomicU64::new(FIRST_CONNECTION),
             started: Instant::now(),
             swept_millis: AtomicU64::new(0),
@@ -193,6 +205,7 @@ impl<S: Service> Net<S> {
             open: self.connection_count() as u64,
             accepted: self.counts.accepted.load(Relaxed),
             refused: self.counts.refused.load(Relaxed),
+            evicted: self.counts.evicted.load(Relaxed),
             broken: self.counts.broken.load(Relaxed),
         }
     }

@@ -179,7 +179,10 @@ impl<S: Service> Net<S> {
         if flags.contains(EventFlags::OUT) && !self.drain_replies(connection) {
             return;
         }
-        if attends && flags.contains(EventFlags::IN) && !self.draining.load(SeqCst) {
+        // Not in the middle of a record, whose bytes count from its begin.
+        if self.load.is_full() && !connection.is_midway() {
+            self.throttle(connection);
+        } else if attends && flags.contains(EventFlags::IN) && !self.draining.load(SeqCst) {
             return self.receive(hands, connection);
         }
         connection.leave(hands.worker);
@@ -204,6 +207,7 @@ impl<S: Service> Net<S> {
             self.wake(wake);
         }
         self.close_if_done(connection);
+        self.unthrottle();
         !connection.is_closed()
     }
 

@@ -228,11 +228,90 @@ fn connections_over_the_limit_are_refused() {
     let limits = Limits { connections: 2, ..Limits::default() };
     let (server, _fault) = faulty(|b| b.limits(limits));
     let mut clients = [Client::connect(&server), Client::connect(&server)];
-    clients.iter_mut().for_each(|c| c.call::<v3::Null>(&()));
+    for client in &mut clients {
+        client.call::<v3::Null>(&());
+        // In the middle of a record, so it is not idle.
+        client.write(b"\x80\0\0\x28\0\0");
+    }
     let mut third = Client::connect(&server);
     assert!(third.reply().is_none());
     let connections = server.counters().connections;
     assert_eq!((connections.open, connections.accepted, connections.refused), (2, 2, 1));
+}
+
+#[test]
+fn the_longest_idle_connection_makes_room_for_a_new_one() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let (server, fault) = faulty(|b| b.limits(limits));
+    let mut busy = Client::connect(&server);
+    let file = file_of(&mut busy, 10);
+    let slow = busy.send::<v3::Read>(&read(&file, SLOW, 1));
+    fault.await_waiting(1);
+    let mut idle = Client::connect(&server);
+    idle.call::<v3::Null>(&());
+    // Refused until the second is idle long enough.
+    let mut third = loop {
+        let mut client = Client::connect(&server);
+        let null = encode_call::<v3::Null>(1, &OpaqueAuth::none(), &()).segments().concat();
+        if client.stream.write_all(&null).is_ok() && client.reply().is_some() {
+            break client;
+        }
+    };
+    assert!(idle.reply().is_none());
+    let connections = server.counters().connections;
+    assert_eq!((connections.open, connections.evicted), (2, 1));
+    fault.let_go();
+    assert_eq!(busy.reply().unwrap().xid, slow, "a call that waits keeps its connection");
+    third.call::<v3::Null>(&());
+}
+
+/// Fills the server by `greedy` calls that wait, and finds that `other` is read again when they have ended.
+fn full_by(limits: Limits, greedy: &[u8], calls: usize, fault: &Fault, server: &Running) {
+    let mut client = Client::connect(server);
+    client.write(&greedy.repeat(calls));
+    fault.await_waiting(limits.running_per_connection.min(calls));
+    let mut other = Client::connect(server);
+    other.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let null = encode_call::<v3::Null>(1, &OpaqueAuth::none(), &()).segments().concat();
+    other.write(&null);
+    assert!(other.stream.peek(&mut [0]).is_err(), "no connection is read");
+    fault.let_go();
+    other.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(other.reply().unwrap().xid, 1);
+    (0..calls).for_each(|_| assert_eq!(client.status(), ReplyStatus::Success));
+}
+
+#[test]
+fn calls_in_flight_are_bounded_over_all_connections() {
+    let limits = Limits { calls: 3, ..Limits::default() };
+    let (server, fault) = faulty(|b| b.limits(limits.clone()));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    let slow = encode_call::<v3::Read>(9, &client.credential, &read(&file, SLOW, 1)).segments().concat();
+    full_by(limits, &slow, 3, &fault, &server);
+}
+
+#[test]
+fn bytes_in_flight_are_bounded_over_all_connections() {
+    let limits = Limits { bytes: 100, ..Limits::default() };
+    let (server, fault) = faulty(|b| b.limits(limits.clone()));
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 10);
+    let slow = encode_call::<v3::Read>(9, &client.credential, &read(&file, SLOW, 1)).segments().concat();
+    assert!(slow.len() > 100);
+    full_by(limits, &slow, 1, &fault, &server);
+}
+
+#[test]
+fn records_that_stop_halfway_hold_nobody_up_for_long() {
+    let limits = Limits { bytes: 2 << 20, ..Limits::default() };
+    let (server, _fault) = faulty(|b| b.limits(limits));
+    let mut rude: Vec<_> = (0..3).map(|_| Client::connect(&server)).collect();
+    for client in &mut rude {
+        client.write(b"\x80\x10\0\0\0\0");
+    }
+    assert!(rude[0].reply().is_none(), "closed before its time");
+    assert_eq!(Client::connect(&server).mount("/x").map(|_| ()), Ok(()));
 }
 
 #[test]
