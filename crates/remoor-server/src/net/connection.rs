@@ -45,6 +45,8 @@ pub(super) struct Connection {
     interest: Mutex<Interest>,
     /// The lane takes no more.
     stopped: AtomicBool,
+    /// Long records come, of which the inbox shall take little more than the head: the rest is not to be copied.
+    long_records: AtomicBool,
     /// NULL calls that were read and not executed.
     nulls: AtomicUsize,
     /// Batches since receiving more at once was last in vain, at most [`EAGER_AFTER`](super::limits::EAGER_AFTER).
@@ -124,6 +126,7 @@ impl Connection {
             writer: Mutex::default(),
             interest: Mutex::default(),
             stopped: AtomicBool::new(false),
+            long_records: AtomicBool::new(false),
             nulls: AtomicUsize::new(0),
             eager: AtomicU32::new(0),
             share: Share::new(load),
@@ -254,7 +257,8 @@ impl Connection {
             Sorter { connection: self, kind, nulls: &mut inbox.nulls, filled: Filled::default() };
         let mut room = sorter.sort(&mut reader, &mut &[][..])?;
         while room && receive {
-            let received = match receive_into(&self.socket, &mut reader, &mut inbox.buffer) {
+            let space = if self.long_records.load(Relaxed) { MIN_READ_BYTES } else { READ_BYTES };
+            let received = match receive_into(&self.socket, &mut reader, &mut inbox.buffer[..space]) {
                 Ok(Received { bytes: 0, .. }) => {
                     self.ended.store(true, SeqCst);
                     break;
@@ -265,7 +269,12 @@ impl Connection {
                 Err(e) => return Err(e.into()),
             };
             let input = if received.in_place { 0 } else { received.bytes };
+            let before = sorter.filled.calls + sorter.filled.nulls;
             room = sorter.sort(&mut reader, &mut &inbox.buffer[..input])?;
+            let short = sorter.filled.calls + sorter.filled.nulls > before;
+            if received.in_place || short {
+                self.long_records.store(received.in_place, Relaxed);
+            }
             // Of what follows epoll tells, unless it is the rest of a long record that is likely there already.
             room &= received.is_full && !reader.is_idle();
         }
