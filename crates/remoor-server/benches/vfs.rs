@@ -11,7 +11,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use remoor_nfs::v3::{CreateHow, FileHandle, Sattr, StableHow};
 use remoor_server::handle::Signer;
-use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs};
+use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs, be_server, keep_identity};
 use remoor_server::vfs::{Caller, NodeHandle, Vfs};
 use tempfile::TempDir;
 
@@ -19,6 +19,8 @@ use tempfile::TempDir;
 const ENTRIES: usize = 1000;
 /// Entries of one READDIRPLUS: what fits into 64 KiB.
 const PER_CALL: usize = 300;
+
+static PLACE: OnceLock<Place> = OnceLock::new();
 
 struct Place {
     vfs: LocalVfs,
@@ -28,8 +30,12 @@ struct Place {
 }
 
 fn main() {
-    remoor_server::vfs::local::keep_identity();
+    keep_identity();
     divan::main();
+    be_server();
+    if let Some(place) = PLACE.get() {
+        std::fs::remove_dir_all(place.dir.path()).unwrap();
+    }
 }
 
 fn mode(mode: u32) -> Sattr {
@@ -42,7 +48,6 @@ fn user(uid: u32) -> Caller {
 }
 
 fn place() -> &'static Place {
-    static PLACE: OnceLock<Place> = OnceLock::new();
     PLACE.get_or_init(|| {
         let dir = match std::env::var_os("REMOOR_BENCH_DIR") {
             Some(at) => tempfile::tempdir_in(PathBuf::from(at)).unwrap(),
@@ -128,6 +133,7 @@ fn readdirplus(bencher: Bencher<'_, '_>) {
     let Place { vfs, root, dir, .. } = place();
     let (caller, many) = (user(1000), dir.path().join("export/many"));
     let count = std::env::var("REMOOR_BENCH_ENTRIES").map_or(ENTRIES, |count| count.parse().unwrap());
+    be_server();
     if std::fs::create_dir(&many).is_ok() {
         (0..count).for_each(|n| drop(std::fs::File::create(many.join(n.to_string())).unwrap()));
     }
