@@ -2,7 +2,6 @@
 //! made; without it the system's temporary directory is used.
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
-use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -12,23 +11,31 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use remoor_nfs::v3::{CreateHow, FileHandle, Sattr, StableHow};
 use remoor_server::handle::Signer;
-use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs};
+use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs, be_server, keep_identity};
 use remoor_server::vfs::{Caller, NodeHandle, Vfs};
 use tempfile::TempDir;
 
-/// Entries of the directory that is listed.
+/// Entries of the directory that is listed, unless `REMOOR_BENCH_ENTRIES` says otherwise.
 const ENTRIES: usize = 1000;
+/// Entries of one READDIRPLUS: what fits into 64 KiB.
+const PER_CALL: usize = 300;
+
+static PLACE: OnceLock<Place> = OnceLock::new();
 
 struct Place {
     vfs: LocalVfs,
     root: NodeHandle,
     file: NodeHandle,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 fn main() {
-    remoor_server::vfs::local::keep_identity();
+    keep_identity();
     divan::main();
+    be_server();
+    if let Some(place) = PLACE.get() {
+        std::fs::remove_dir_all(place.dir.path()).unwrap();
+    }
 }
 
 fn mode(mode: u32) -> Sattr {
@@ -41,7 +48,6 @@ fn user(uid: u32) -> Caller {
 }
 
 fn place() -> &'static Place {
-    static PLACE: OnceLock<Place> = OnceLock::new();
     PLACE.get_or_init(|| {
         let dir = match std::env::var_os("REMOOR_BENCH_DIR") {
             Some(at) => tempfile::tempdir_in(PathBuf::from(at)).unwrap(),
@@ -62,7 +68,7 @@ fn place() -> &'static Place {
         let how = CreateHow::Guarded(mode(0o666));
         let file = vfs.create(&user(1000), &root, b"file", &how).unwrap().node.handle;
         vfs.write(&user(1000), &file, 0, &vec![7; 1 << 20].into(), StableHow::Unstable).unwrap();
-        Place { vfs, root, file, _dir: dir }
+        Place { vfs, root, file, dir }
     })
 }
 
@@ -124,27 +130,34 @@ fn mkdir_and_rmdir(bencher: Bencher<'_, '_>, uid: u32) {
 /// READDIRPLUS of a directory whose files are not held open.
 #[divan::bench(sample_size = 1, sample_count = 20)]
 fn readdirplus(bencher: Bencher<'_, '_>) {
-    let Place { vfs, root, .. } = place();
-    let caller = user(1000);
-    let dir = match vfs.lookup(&caller, root, b"many") {
-        Ok(node) => node.handle,
-        Err(_) => vfs.mkdir(&caller, root, b"many", &mode(0o755)).unwrap().node.handle,
-    };
-    for n in 0..ENTRIES {
-        let _ =
-            vfs.mknod(&caller, &dir, n.to_string().as_bytes(), &remoor_nfs::v3::MknodData::Fifo(mode(0o644)));
+    let Place { vfs, root, dir, .. } = place();
+    let (caller, many) = (user(1000), dir.path().join("export/many"));
+    let count = std::env::var("REMOOR_BENCH_ENTRIES").map_or(ENTRIES, |count| count.parse().unwrap());
+    be_server();
+    if std::fs::create_dir(&many).is_ok() {
+        (0..count).for_each(|n| drop(std::fs::File::create(many.join(n.to_string())).unwrap()));
     }
-    let turn = Cell::new(0);
-    bencher.counter(ItemsCount::new(ENTRIES)).bench_local(|| {
-        turn.set(turn.get() + 1);
-        let mut names = Vec::new();
-        vfs.readdir(&caller, &dir, 0, &mut |entry| {
-            names.push(entry.name);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        names.iter().map(|name| vfs.look_at(&caller, &dir, name).unwrap().attr.fileid).sum::<u64>()
+    let dir = vfs.lookup(&caller, root, b"many").unwrap().handle;
+    bencher.counter(ItemsCount::new(count)).bench_local(|| {
+        let (mut cookie, mut listed) = (0, 0);
+        while list(vfs, &caller, &dir, &mut cookie, &mut listed) {}
+        assert_eq!(listed, count + 2);
     });
+}
+
+/// One call; whether there is more.
+fn list(vfs: &LocalVfs, caller: &Caller, dir: &NodeHandle, cookie: &mut u64, listed: &mut usize) -> bool {
+    let mut names = Vec::with_capacity(PER_CALL);
+    let end = vfs.readdir(caller, dir, *cookie, &mut |entry| {
+        *cookie = entry.cookie;
+        names.push(entry.name);
+        if names.len() < PER_CALL { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    *listed += names.len();
+    for name in names.iter().filter(|name| !matches!(&name[..], b"." | b"..")) {
+        black_box(vfs.look_at(caller, dir, name).unwrap());
+    }
+    !end.unwrap()
 }
 
 #[divan::bench]

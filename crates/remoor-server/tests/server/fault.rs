@@ -1,6 +1,7 @@
 //! A file system that makes reads of one file wait until told, or does not answer at all.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
 use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, Sattr, StableHow, Time, WccData};
@@ -13,6 +14,7 @@ pub(crate) struct Fault {
     inner: MemoryVfs,
     state: Mutex<State>,
     changed: Condvar,
+    epoch: AtomicU64,
 }
 
 #[derive(Default)]
@@ -26,11 +28,13 @@ struct State {
 pub(crate) const SLOW: u64 = 1 << 40;
 /// The offset that panics.
 pub(crate) const PANIC: u64 = 1 << 41;
+/// The offset at which unstable data is lost right after it is written.
+pub(crate) const LOST: u64 = 1 << 42;
 
 impl Fault {
     pub(crate) fn new() -> Arc<Self> {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { inner: MemoryVfs::new(64 << 20, 1), state, changed })
+        Arc::new(Self { inner: MemoryVfs::new(64 << 20, 1), state, changed, epoch: AtomicU64::new(0) })
     }
 
     /// Returns when this many reads wait.
@@ -100,7 +104,11 @@ impl Vfs for Fault {
         self.inner.readlink(caller, node)
     }
     fn write(&self, c: &Caller, n: &NodeHandle, offset: u64, data: &Bytes, s: StableHow) -> Result<Written> {
-        self.inner.write(c, n, offset, data, s)
+        let written = self.inner.write(c, n, offset, data, s);
+        if offset == LOST {
+            self.epoch.fetch_add(1, SeqCst);
+        }
+        written
     }
     fn create(&self, caller: &Caller, dir: &NodeHandle, name: &[u8], how: &CreateHow) -> Result<Made> {
         self.inner.create(caller, dir, name, how)
@@ -152,5 +160,8 @@ impl Vfs for Fault {
     }
     fn commit(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {
         self.inner.commit(caller, node)
+    }
+    fn write_epoch(&self) -> u64 {
+        self.epoch.load(SeqCst)
     }
 }

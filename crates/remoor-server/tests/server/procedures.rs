@@ -11,7 +11,8 @@ use remoor_server::exports::Exports;
 use remoor_server::{Running, Server};
 use tempfile::TempDir;
 
-use crate::client::{Client, memory, place, serve, skip};
+use crate::client::{Client, builder, memory, place, serve, skip};
+use crate::fault::{Fault, LOST};
 
 /// An empty export that everybody may change as root.
 struct Served {
@@ -198,6 +199,22 @@ fn writes_that_cannot_be(served: Served) {
     assert_eq!(client.getattr(&file).unwrap().size, 0);
     let on_dir = client.call::<v3::Write>(&write(&root, 0, 4)).status();
     assert!(matches!(on_dir, NfsStat::IsDir | NfsStat::Inval), "{on_dir}");
+}
+
+#[test]
+fn lost_data_has_another_verifier_than_its_commit() {
+    let exports = "/x *(rw,insecure,no_root_squash,no_subtree_check)";
+    let server = builder(exports).vfs("/x", Fault::new()).start().unwrap();
+    let mut client = Client::connect(&server);
+    let root = client.mount("/x").unwrap();
+    let file = client.create(&root, "f");
+    let first = client.write_at(&file, 0, b"safe").verf;
+    let commit = v3::CommitArgs { file: file.clone(), offset: 0, count: 0 };
+    assert_eq!(client.call::<v3::Commit>(&commit).into_result().unwrap().verf, first);
+    assert_eq!(client.write_at(&file, LOST, b"lost").verf, first, "the one from before it was lost");
+    let after = client.call::<v3::Commit>(&commit).into_result().unwrap().verf;
+    assert_ne!(after, first);
+    assert_eq!(client.write_at(&file, 0, b"again").verf, after);
 }
 
 #[test]

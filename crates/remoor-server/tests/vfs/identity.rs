@@ -8,7 +8,7 @@ use remoor_nfs::v3::{CreateHow, NfsStat, Sattr, StableHow, access};
 use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs};
 use remoor_server::vfs::{Caller, Vfs};
 
-use crate::served::{Served, file, own, schemes};
+use crate::served::{Served, file, own, owns_every_user, schemes};
 
 fn user(uid: u32, gids: &[u32]) -> Caller {
     Caller { uid, gid: uid, gids: gids.to_vec() }
@@ -37,6 +37,46 @@ fn the_owner_writes_and_reads_whatever_the_mode() {
     assert_eq!(written.committed, StableHow::Unstable);
     let read = vfs.read(&caller, &node.handle, 0, 100).unwrap();
     assert_eq!((read.data, read.eof), (data, true));
+}
+
+/// As git and cp do: a read-only file is made, and then filled through the descriptor of its making.
+#[test]
+fn the_owner_truncates_whatever_the_mode_and_others_do_not() {
+    let Some((_served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let root = vfs.root().unwrap();
+    let how = CreateHow::Exclusive(*b"verifier");
+    let node = vfs.create(&user(1000, &[]), &root, b"object", &how).unwrap().node;
+    let set = |caller, attr: Sattr| vfs.setattr(&caller, &node.handle, &attr, None);
+    set(user(1000, &[]), Sattr { mode: Some(0o444), ..Sattr::default() }).unwrap();
+    let write = |caller, text: &'static str| {
+        vfs.write(&caller, &node.handle, 0, &Bytes::from_static(text.as_bytes()), StableHow::Unstable)
+    };
+    write(user(1000, &[]), "content").unwrap();
+    let size = |size| Sattr { size: Some(size), ..Sattr::default() };
+    assert_eq!(set(user(1000, &[]), size(3)).unwrap().after.unwrap().size, 3);
+    assert_eq!(set(user(1001, &[1000]), size(0)), Err(NfsStat::Acces));
+    assert_eq!(write(user(1001, &[1000]), "x"), Err(NfsStat::Acces));
+    vfs.commit(&user(1000, &[]), &node.handle).unwrap();
+    assert_eq!(vfs.commit(&user(1001, &[]), &node.handle), Err(NfsStat::Acces));
+}
+
+/// What was granted is not remembered beyond the change that takes it away.
+#[test]
+fn who_lost_the_right_to_write_loses_it_at_once() {
+    let Some((served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let node = file(&vfs, &vfs.root().unwrap(), "file", "text");
+    let chmod = |mode| Sattr { mode: Some(mode), ..Sattr::default() };
+    let write = || {
+        let data = Bytes::from_static(b"x");
+        vfs.write(&user(1000, &[]), &node.handle, 0, &data, StableHow::Unstable).map(drop)
+    };
+    let access = || vfs.access(&user(1000, &[]), &node.handle, access::MODIFY).unwrap().0;
+    vfs.setattr(&own(), &node.handle, &chmod(0o666), None).unwrap();
+    assert_eq!((write(), access()), (Ok(()), access::MODIFY));
+    vfs.setattr(&own(), &node.handle, &chmod(0o644), None).unwrap();
+    assert_eq!((write(), access()), (Err(NfsStat::Acces), 0));
+    fs::set_permissions(served.dir().join("file"), fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(access(), access::MODIFY, "a change on the host counts at once, too");
 }
 
 #[test]
@@ -107,5 +147,5 @@ fn both_kinds_of_durability_do_the_same() {
 
 /// Root whose users are not all mapped is in single-user mode.
 fn in_container() -> bool {
-    !fs::read_to_string("/proc/self/uid_map").unwrap().split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    !owns_every_user()
 }

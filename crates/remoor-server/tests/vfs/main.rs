@@ -1,8 +1,10 @@
 //! The file systems behind the server, driven through [`remoor_server::vfs::Vfs`] alone.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod caching;
 mod directory;
 mod escape;
+mod full;
 mod handles;
 mod identity;
 mod model;

@@ -18,7 +18,10 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn new() -> Self {
-        let place = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn at(place: TempDir) -> Self {
         std::fs::create_dir(place.path().join("export")).unwrap();
         Self { place }
     }
@@ -103,4 +106,26 @@ pub(crate) fn entries(vfs: &dyn Vfs, dir: &NodeHandle) -> Vec<DirEntry> {
 pub(crate) fn names(vfs: &dyn Vfs, dir: &NodeHandle) -> Vec<Bytes> {
     let names = entries(vfs, dir).into_iter().map(|entry| entry.name);
     names.filter(|name| !matches!(&name[..], b"." | b"..")).collect()
+}
+
+/// Says what is not tested here, and why.
+#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
+pub(crate) fn skip(test: &str, reason: &str) {
+    use std::io::Write;
+    match std::env::var_os("REMOOR_SKIP_LOG") {
+        None => eprintln!("SKIPPED {test}: {reason}"),
+        Some(path) => {
+            let mut log = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+            writeln!(log, "TEST {test}: because {reason}").unwrap();
+        }
+    }
+}
+
+/// Whether this is the host's own user namespace; in another one some users are not mapped.
+pub(crate) fn owns_every_user() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").unwrap().split_ascii_whitespace().eq([
+        "0",
+        "0",
+        "4294967295",
+    ])
 }

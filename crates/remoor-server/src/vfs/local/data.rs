@@ -214,3 +214,104 @@ fn write_then_sync(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> std::result:
     write_all(fd, offset, data, ReadWriteFlags::empty())?;
     fsync(fd)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use remoor_nfs::v3::{CreateHow, Sattr};
+    use tempfile::TempDir;
+
+    use super::super::super::Vfs;
+    use super::super::{Durability, LocalOptions};
+    use super::*;
+
+    fn own() -> Caller {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Caller { uid, gid, gids: Vec::new() }
+    }
+
+    /// An export of which one object is held open at a time.
+    fn served(place: &TempDir) -> LocalVfs {
+        let dir = place.path().join("export");
+        std::fs::create_dir(&dir).unwrap();
+        let options = LocalOptions {
+            durability: Durability::Sync,
+            state_dir: place.path().join("state"),
+            node: "a".to_owned(),
+            max_open: NonZeroUsize::new(1),
+            scheme: None,
+        };
+        LocalVfs::open(&dir, &options).unwrap()
+    }
+
+    fn file(vfs: &LocalVfs, name: &str) -> NodeHandle {
+        let how = CreateHow::Unchecked(Sattr { mode: Some(0o600), ..Sattr::default() });
+        vfs.create(&own(), &vfs.root().unwrap(), name.as_bytes(), &how).unwrap().node.handle
+    }
+
+    fn write(vfs: &LocalVfs, node: &NodeHandle) {
+        vfs.write(&own(), node, 0, &Bytes::from_static(b"data"), StableHow::Unstable).unwrap();
+    }
+
+    #[test]
+    fn a_commit_that_fails_says_so_and_begins_an_epoch() {
+        let place = tempfile::tempdir().unwrap();
+        let mut vfs = served(&place);
+        let node = file(&vfs, "file");
+        write(&vfs, &node);
+        vfs.commit(&own(), &node).unwrap();
+        assert_eq!(vfs.write_epoch(), 0);
+        write(&vfs, &node);
+        for (error, expected) in [(Errno::IO, NfsStat::Io), (Errno::DQUOT, NfsStat::DQuot)] {
+            let epoch = vfs.write_epoch();
+            vfs.fsync = if error == Errno::IO { |_| Err(Errno::IO) } else { |_| Err(Errno::DQUOT) };
+            assert_eq!(vfs.commit(&own(), &node), Err(expected));
+            assert_eq!(vfs.write_epoch(), epoch + 1);
+        }
+        vfs.fsync = |fd| fsync(fd);
+        vfs.commit(&own(), &node).unwrap();
+        assert_eq!(vfs.write_epoch(), 2);
+    }
+
+    /// Whoever makes something stable meets the error, and must tell all.
+    #[test]
+    fn an_error_that_another_procedure_meets_begins_an_epoch_too() {
+        let place = tempfile::tempdir().unwrap();
+        let mut vfs = served(&place);
+        let node = file(&vfs, "file");
+        write(&vfs, &node);
+        vfs.fsync = |_| Err(Errno::IO);
+        let chmod = Sattr { mode: Some(0o640), ..Sattr::default() };
+        assert_eq!(vfs.setattr(&own(), &node, &chmod, None), Err(NfsStat::Io));
+        assert_eq!(vfs.write_epoch(), 1);
+    }
+
+    #[test]
+    fn what_was_closed_before_its_commit_is_asked_of_the_file_system() {
+        let place = tempfile::tempdir().unwrap();
+        let vfs = served(&place);
+        let (first, root) = (file(&vfs, "first"), vfs.root().unwrap());
+        write(&vfs, &first);
+        let ino = vfs.getattr(&own(), &first).unwrap().fileid;
+        let closed = |vfs: &LocalVfs, ino| {
+            let mut asked = false;
+            let done = vfs.store.writeback.settle(ino, || {
+                asked = true;
+                // Not settled: the next one asks again.
+                Err(Errno::BADF)
+            });
+            assert_eq!(done.is_err(), asked);
+            asked
+        };
+        assert!(!closed(&vfs, ino), "it is open");
+        let second = file(&vfs, "second");
+        assert!(closed(&vfs, ino), "another file took its place");
+        vfs.commit(&own(), &first).unwrap();
+        assert!(!closed(&vfs, ino) && vfs.write_epoch() == 0);
+        write(&vfs, &second);
+        let gone = vfs.getattr(&own(), &second).unwrap().fileid;
+        vfs.remove(&own(), &root, b"second").unwrap();
+        assert!(!closed(&vfs, gone), "nobody misses what was removed");
+    }
+}

@@ -13,14 +13,13 @@ use super::attributes::timestamps;
 use super::cache::Open;
 use super::stat::stat_at;
 use super::wcc::Window;
-use crate::errno::status;
 
 /// What a file system says that has no files without a name (open(2), O_TMPFILE).
 const NO_TMPFILE: [Errno; 3] = [Errno::OPNOTSUPP, Errno::ISDIR, Errno::INVAL];
 
 impl LocalVfs {
-    /// Makes the file without a name, gives it the verifier and then the name. On file systems that can't, it has its name
-    /// a moment before its verifier; who finds it like that is told NFS3ERR_EXIST.
+    /// Makes the file without a name, gives it the verifier and then the name; journals keep that order. On file systems that
+    /// have no such files it has its name a moment before its verifier; who finds it like that is told NFS3ERR_EXIST.
     pub(super) fn create_exclusive(
         &self,
         caller: &Caller,
@@ -53,9 +52,6 @@ impl LocalVfs {
     }
 
     fn appear(&self, caller: &Caller, window: Window<'_>, name: &[u8], fd: OwnedFd) -> Result<Made> {
-        if self.is_sync() {
-            self.store.writeback.note((self.fsync)(fd.as_fd())).map_err(status)?;
-        }
         let named = {
             let _as_caller = self.identity.assume(caller)?;
             self.name_file(fd.as_fd(), window.open(), name)

@@ -12,7 +12,13 @@
 //!   can't be told from it.
 //! - READDIR cookies are the file system's own (`d_off`), which ext4, xfs, btrfs and tmpfs (since Linux 6.6) keep valid
 //!   across restarts and changes.
-//! - A SETATTR guard is compared before the change, not under a lock with it.
+//! - A SETATTR guard and its change are one, as against all changes through this server but those of a link count.
+//!   Attributes from before a change are told only if no other change through this server came between; a process of the
+//!   host that changes the same object in those microseconds is not noticed, nor kept from it.
+//! - The write verifier changes with every start and with every error that making data stable meets. What is mounted over
+//!   the directory while it is served is not seen: the server goes on with the file system it began with.
+//! - Who was allowed to write to a file may go on for a second after a process of the host took the right away.
+//!   A change of the right through this server counts at once.
 
 mod attributes;
 mod cache;
