@@ -37,7 +37,9 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_none() {
-        for text in ["", "8.1", ".8.1", "192.0.2.1", "192.0.2.1.256.1", "192.0.2.1.+8.1", "x.8.1", "/run/x.8.1"] {
+        for text in
+            ["", "8.1", ".8.1", "192.0.2.1", "192.0.2.1.256.1", "192.0.2.1.+8.1", "x.8.1", "/run/x.8.1"]
+        {
             assert_eq!(from_universal(text.as_bytes()), None, "{text}");
         }
         assert_eq!(from_universal(b"\xff.8.1"), None);
