@@ -1,7 +1,9 @@
 //! `remoor serve`: an NFS version 3 server.
 
 mod configured;
+mod discovery;
 mod limits;
+mod systemd;
 mod watching;
 
 use std::fmt::Display;
@@ -31,7 +33,8 @@ use crate::{Failure, LogFormat, columns, state_dir};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Args {
-    /// Address and port to listen on; may be repeated [default: 127.0.0.1:2049]
+    /// Address and port to listen on; may be repeated [default: the sockets that systemd hands over,
+    /// else 127.0.0.1:2049]
     #[arg(short, long, value_name = "ADDR:PORT", help_heading = "Serving")]
     listen: Vec<SocketAddr>,
     /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated
@@ -51,6 +54,8 @@ pub(crate) struct Args {
     /// Worker threads, 2 to 1024
     #[arg(long, value_name = "N", help_heading = "Serving", default_value_t = DEFAULT_WORKERS as u16, value_parser = clap::value_parser!(u16).range(2..=1024))]
     workers: u16,
+    #[command(flatten)]
+    discovery: discovery::Discovery,
     #[command(flatten)]
     watching: WatchArgs,
     #[command(flatten)]
@@ -90,6 +95,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Failure::cannot)?;
     raise_open_files();
     let running = args.start()?;
+    let told = args.discovery.start(&running.local_addrs())?;
+    systemd::ready();
     for signal in signals.forever() {
         if signal == SIGHUP {
             reload(running.exporter().clone());
@@ -98,6 +105,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
         break;
     }
+    systemd::stopping();
+    drop(told);
     running.stop();
     Ok(())
 }
@@ -149,6 +158,9 @@ impl Args {
         server = self.watching.apply(server, self.node.as_deref())?;
         for address in &self.listen {
             server = server.listen(*address);
+        }
+        for listener in systemd::listeners()? {
+            server = server.listener(listener);
         }
         server.start().map_err(|error| match error {
             StartError::Local(OpenError::StateInside { .. }) => Failure::Usage(said(error)),

@@ -36,7 +36,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -122,15 +122,18 @@ pub(crate) struct Census {
     pub(crate) peers: Vec<SocketAddr>,
 }
 
-/// Binds every address and starts the workers.
+/// Binds every address, takes the sockets that are bound already, and starts the workers.
 pub(crate) fn start<S: Service>(
     service: Arc<S>,
     addresses: &[SocketAddr],
+    bound: Vec<TcpListener>,
     workers: usize,
     limits: Limits,
 ) -> io::Result<Handle<S>> {
     let workers = workers.max(MIN_WORKERS);
-    let net = Arc::new(Net::new(service, addresses, workers, limits)?);
+    let bound = bound.into_iter().map(Listener::adopt);
+    let listeners = bound.chain(addresses.iter().map(|a| Listener::bind(*a))).collect::<io::Result<_>>()?;
+    let net = Arc::new(Net::new(service, listeners, workers, limits)?);
     let ticker = Some(spawn("nfs-tick".to_owned(), &net, Net::tick)?);
     let work = |n: Worker| spawn(format!("nfs-{n}"), &net, move |net| net.work(n));
     let workers = (0..workers).map(work).collect::<io::Result<_>>()?;
@@ -147,14 +150,13 @@ fn spawn<S: Service>(
 }
 
 impl<S: Service> Net<S> {
-    fn new(service: Arc<S>, addresses: &[SocketAddr], workers: usize, limits: Limits) -> io::Result<Self> {
+    fn new(service: Arc<S>, listeners: Vec<Listener>, workers: usize, limits: Limits) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
         let knock = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // By edge: each write wakes one worker, and nobody needs to read.
         epoll::add(&epoll, &knock, EventData::new_u64(KNOCK), EventFlags::IN | EventFlags::ET)?;
-        let listeners = addresses.iter().map(|a| Listener::bind(*a)).collect::<io::Result<Vec<_>>>()?;
         for (listener, n) in listeners.iter().zip(FIRST_LISTENER..) {
             listener.register(&epoll, n)?;
         }

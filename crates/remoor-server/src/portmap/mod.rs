@@ -27,9 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use remoor_rpc::record::Record;
+use remoor_rpc::xdr::Writer;
 
-use crate::net::{self, Limits, Malformed, Service};
+use crate::net::{self, Answer, Kind, Limits, Malformed, Origin, Service};
 use answer::{Asked, answer};
 use table::{Table, Transport};
 use udp::Datagrams;
@@ -111,7 +111,7 @@ fn listen_tcp(table: &Arc<Table>, address: SocketAddr) -> io::Result<net::Handle
     };
     let calls = Arc::new(Calls { table: table.clone(), address: address.ip() });
     let told = |e: io::Error| io::Error::new(e.kind(), format!("the portmapper: {e}"));
-    net::start(calls, &[address], WORKERS, limits).map_err(told)
+    net::start(calls, &[address], Vec::new(), WORKERS, limits).map_err(told)
 }
 
 /// Calls that come over the connections of one address.
@@ -128,14 +128,16 @@ impl Calls {
 }
 
 impl Service for Calls {
-    /// None need go before the others, because none waits for anything.
-    fn is_null(&self, _: &[u8]) -> bool {
-        false
+    /// All are alike: none waits for anything, and none changes anything.
+    fn kind(&self, _: &[u8]) -> Kind {
+        Kind { is_idempotent: true, ..Kind::default() }
     }
 
-    fn serve(&self, peer: SocketAddr, record: Bytes) -> Result<Record, Malformed> {
-        let asked = Asked { transport: Transport::Tcp, peer, local: &|| self.local(peer) };
-        answer(&self.table, &asked, record).map_err(|e| Malformed(e.to_string()))
+    fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
+        let asked = Asked { transport: Transport::Tcp, peer: origin.peer, local: &|| self.local(origin.peer) };
+        let answered = answer(&self.table, &asked, record).map_err(|e| Malformed(e.to_string()))?;
+        reply.encoded(answered.message());
+        Ok(Answer::Now)
     }
 }
 

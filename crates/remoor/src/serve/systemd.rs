@@ -1,0 +1,43 @@
+//! A server that systemd starts: sockets it hands over (sd_listen_fds(3)), and what it wants to hear (sd_notify(3)).
+//! Without systemd none of this does anything.
+
+use std::net::TcpListener;
+
+use anyhow::anyhow;
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+
+use crate::Failure;
+
+/// The listening TCP sockets that were handed over.
+pub(super) fn listeners() -> Result<Vec<TcpListener>, Failure> {
+    let mut handed = ListenFd::from_env();
+    let take = |n| {
+        let taken = handed.take_tcp_listener(n);
+        let wrong = |e| {
+            anyhow!(
+                "cannot use socket {} of those that systemd hands over: {e}; let the unit have ListenStream=ADDRESS:PORT only",
+                n + 1
+            )
+        };
+        taken.map_err(|e| Failure::Usage(wrong(e)))
+    };
+    let count = ListenFd::from_env().len();
+    (0..count).map(take).filter_map(Result::transpose).collect()
+}
+
+/// The server serves.
+pub(super) fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// The server ends.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(state) {
+        tracing::warn!("systemd does not hear of this server (NOTIFY_SOCKET): {e}");
+    }
+}
