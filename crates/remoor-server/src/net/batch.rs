@@ -312,7 +312,7 @@ mod tests {
         let gates = Gates { began: Barrier::new(2), null: null.into(), slow: slow.into(), executed };
         let service = Arc::new(gates);
         let mut handle =
-            start(service.clone(), &["127.0.0.1:0".parse().unwrap()], 2, Limits::default()).unwrap();
+            start(service.clone(), &["127.0.0.1:0".parse().unwrap()], Vec::new(), 2, Limits::default()).unwrap();
         // One worker executes, and the other has read all that waits: nobody looks at sockets.
         let _other = send(&handle, &[SLOW]);
         service.began.wait();

@@ -13,7 +13,7 @@ const WHERE_NFS_IS: &str = "listen";
 
 /// Options by which clients are told the port.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Discovery {
     /// Answer as the host's portmapper at port 111, TCP and UDP, for hosts without rpcbind: clients then
     /// need no port= and mountport=. May be repeated with addresses [default: port 111 of the addresses
     /// that NFS listens on]
@@ -60,7 +60,7 @@ pub(super) struct Told {
     _registration: Option<Registration>,
 }
 
-impl Args {
+impl Discovery {
     /// Tells clients that NFS is at these addresses.
     pub(super) fn start(&self, nfs: &[SocketAddr]) -> Result<Told, Failure> {
         let places = self.places(nfs);
@@ -91,13 +91,13 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Cli {
         #[command(flatten)]
-        args: Args,
+        discovery: Discovery,
     }
 
     fn places(options: &[&str]) -> Vec<String> {
         let cli = Cli::try_parse_from([&["x"], options].concat()).unwrap();
         let nfs = ["192.0.2.1:2049", "192.0.2.1:3049", "[::1]:2049"].map(|text| text.parse().unwrap());
-        cli.args.places(&nfs).iter().map(ToString::to_string).collect()
+        cli.discovery.places(&nfs).iter().map(ToString::to_string).collect()
     }
 
     #[test]
