@@ -9,9 +9,11 @@ use sd_notify::NotifyState;
 
 use crate::Failure;
 
-/// The listening TCP sockets that were handed over.
+/// The listening TCP sockets that were handed over. To be called once, before there are threads: the variables that tell
+/// of them are removed.
 pub(super) fn listeners() -> Result<Vec<TcpListener>, Failure> {
     let mut handed = ListenFd::from_env();
+    let count = handed.len();
     let take = |n| {
         let taken = handed.take_tcp_listener(n);
         let wrong = |e| {
@@ -22,7 +24,6 @@ pub(super) fn listeners() -> Result<Vec<TcpListener>, Failure> {
         };
         taken.map_err(|e| Failure::Usage(wrong(e)))
     };
-    let count = ListenFd::from_env().len();
     (0..count).map(take).filter_map(Result::transpose).collect()
 }
 
