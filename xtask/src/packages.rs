@@ -23,6 +23,11 @@ pub(crate) const PACKAGES: &[Package] = &[
         needed_by: "fio with its NFS engine, which is built from source",
     },
     Package {
+        name: "haproxy",
+        program: "haproxy",
+        needed_by: "tests of the PROXY protocol with a foreign relay",
+    },
+    Package {
         name: "libnfs-utils",
         program: "nfs-ls",
         needed_by: "tests of the server with a foreign client",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use remoor_nfs::v3::WriteVerf;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
@@ -18,7 +19,7 @@ use crate::control::{AttendError, Attendance, Desk, NodeLock, Pages, Places, Tak
 use crate::exporter::{Exporter, Source};
 use crate::exports::{Exports, ParseError};
 use crate::handle::{KeyError, Signer};
-use crate::net::{self, Connections, DEFAULT_WORKERS, Limits};
+use crate::net::{self, Connections, DEFAULT_WORKERS, Entrances, Limits};
 use crate::opener::Opener;
 use crate::service::NfsService;
 use crate::state::State;
@@ -47,6 +48,7 @@ pub struct Builder {
     exports: Exports,
     listen: Vec<SocketAddr>,
     listeners: Vec<TcpListener>,
+    relays: Vec<IpNet>,
     state_dir: Option<PathBuf>,
     node_name: String,
     workers: Option<usize>,
@@ -114,6 +116,14 @@ impl Builder {
     /// whoever else has it: connections that come meanwhile wait there for the next server.
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.listeners.push(listener);
+        self
+    }
+
+    /// Adds peers that relay connections and name each client first, by the PROXY protocol's version 2. They must do
+    /// so: a connection of theirs without the header is closed. What they name decides exports and the port check.
+    /// From other peers the header is not understood.
+    pub fn proxy_from(mut self, relays: impl IntoIterator<Item = IpNet>) -> Self {
+        self.relays.extend(relays);
         self
     }
 
@@ -198,7 +208,9 @@ impl Builder {
         let listen = if named { &self.listen } else { &default[..] };
         let service = Arc::new(NfsService::new(exporter.state().clone()));
         let workers = self.workers.unwrap_or(DEFAULT_WORKERS);
-        let net = net::start(service, listen, take(&mut self.listeners), workers, self.limits.clone())?;
+        let (bound, relays) = (take(&mut self.listeners), take(&mut self.relays));
+        let entrances = Entrances { addresses: listen, bound, relays };
+        let net = net::start(service, entrances, workers, self.limits.clone())?;
         let limit = self.health_limit.unwrap_or(DEFAULT_HEALTH_LIMIT);
         let desk = Desk::new(exporter.clone(), Box::new(net.census()), net.local_addrs(), limit);
         let attendance = Attendance::begin(&self.places, &Arc::new(desk))?;

@@ -7,11 +7,12 @@ mod systemd;
 mod watching;
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use ipnet::IpNet;
 use remoor_server::exports::{OPTIONS, OptionRow, Status};
 use remoor_server::vfs::local::OpenError;
 use remoor_server::{DEFAULT_WORKERS, Exporter, Reload, Running, Server, StartError};
@@ -54,6 +55,10 @@ pub(crate) struct Args {
     /// Worker threads, 2 to 1024
     #[arg(long, value_name = "N", help_heading = "Serving", default_value_t = DEFAULT_WORKERS as u16, value_parser = clap::value_parser!(u16).range(2..=1024))]
     workers: u16,
+    /// Balancers that name each client by the PROXY protocol, version 2, which they must then do: as
+    /// addresses or networks
+    #[arg(long, value_name = "ADDR[/PREFIX]", help_heading = "Clients", value_delimiter = ',', value_parser = network)]
+    proxy_from: Vec<IpNet>,
     #[command(flatten)]
     discovery: discovery::Discovery,
     #[command(flatten)]
@@ -113,13 +118,24 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// On a thread of its own: a file system that does not answer must not keep the server from stopping.
 fn reload(exporter: Arc<Exporter>) {
-    let run = move || match exporter.reload(Reload::Exactly) {
-        Ok(_) => {}
-        Err(error) => tracing::error!("exports stay as they were: {error}"),
+    let run = move || {
+        systemd::reloading();
+        if let Err(error) = exporter.reload(Reload::Exactly) {
+            tracing::error!("exports stay as they were: {error}");
+        }
+        systemd::ready();
     };
     if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(run) {
         tracing::error!("exports stay as they were: cannot start a thread to read them: {error}");
     }
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let parsed = text.parse().or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)));
+    parsed.map_err(|_| {
+        "give an address or a network such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32".to_owned()
+    })
 }
 
 /// Every connection and every file in use takes a descriptor. Programs that use select(2) get a low limit by default, and
@@ -154,6 +170,7 @@ impl Args {
             .state_dir(self.state_dir()?)
             .exclusive()
             .limits(self.limits.limits())
+            .proxy_from(self.proxy_from.iter().copied())
             .workers(self.workers.into());
         server = self.watching.apply(server, self.node.as_deref())?;
         for address in &self.listen {

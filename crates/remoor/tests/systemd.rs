@@ -162,6 +162,18 @@ fn other_addresses_may_be_served_beside_the_socket() {
 }
 
 #[test]
+fn a_reload_is_told_from_its_begin_to_its_end() {
+    let manager = Manager::new();
+    let service = manager.start(TcpListener::bind("127.0.0.1:0").unwrap().into(), &[]);
+    assert_eq!(manager.told(), "READY=1\n");
+    kill_process(Pid::from_child(&service.child), Signal::HUP).unwrap();
+    let told = manager.told();
+    assert!(told.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{told}");
+    assert_eq!(manager.told(), "READY=1\n");
+    service.stop();
+}
+
+#[test]
 fn what_is_no_tcp_socket_is_refused_with_what_to_change() {
     let manager = Manager::new();
     let socket = UnixDatagram::unbound().unwrap();

@@ -187,7 +187,7 @@ impl<S: Service> Net<S> {
     /// Executes a call and keeps its reply; bytes of replies that are kept.
     fn serve(&self, hands: &mut Hands, connection: &Arc<Connection>, record: Bytes) -> Option<usize> {
         hands.reply.clear();
-        match self.service.serve(&connection.origin, record, &mut hands.reply) {
+        match self.service.serve(&connection.caller(), record, &mut hands.reply) {
             Ok(Answer::Now) => Some(connection.gather(&hands.reply)),
             Err(e) => {
                 self.fail(connection, &e);
@@ -266,7 +266,7 @@ mod tests {
     use remoor_rpc::xdr::Writer;
     use socket2::Socket;
 
-    use super::super::{Handle, Kind, Limits, Malformed, Origin, start};
+    use super::super::{Entrances, Handle, Kind, Limits, Malformed, Origin, start};
     use super::*;
 
     const NULL: &[u8] = b"null";
@@ -311,8 +311,9 @@ mod tests {
         let ((end_null, null), (end_slow, slow)) = (channel(), channel());
         let gates = Gates { began: Barrier::new(2), null: null.into(), slow: slow.into(), executed };
         let service = Arc::new(gates);
-        let mut handle =
-            start(service.clone(), &["127.0.0.1:0".parse().unwrap()], Vec::new(), 2, Limits::default()).unwrap();
+        let address = ["127.0.0.1:0".parse().unwrap()];
+        let entrances = Entrances { addresses: &address, ..Entrances::default() };
+        let mut handle = start(service.clone(), entrances, 2, Limits::default()).unwrap();
         // One worker executes, and the other has read all that waits: nobody looks at sockets.
         let _other = send(&handle, &[SLOW]);
         service.began.wait();

@@ -13,6 +13,7 @@
 //! | `batch` | executing the calls of one connection |
 //! | `monitor` | noticing stuck workers and lapses |
 //! | `life` | accepting and closing connections |
+//! | `proxy`, `relay` | who the client behind a relay is |
 //! | `connection`, `lane`, `outgoing` | one connection: its socket, calls that wait, replies |
 //! | `schedule`, `crew`, `pace`, `lapse` | decisions, without sockets and threads |
 
@@ -27,8 +28,8 @@ mod listener;
 mod monitor;
 mod outgoing;
 mod pace;
-#[allow(dead_code, reason = "read by connections once they may come through a relay")]
 mod proxy;
+mod relay;
 mod schedule;
 mod service;
 mod sys;
@@ -43,6 +44,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -70,6 +72,7 @@ struct Net<S> {
     stop: OwnedFd,
     knock: OwnedFd,
     listeners: Vec<Listener>,
+    relays: Vec<IpNet>,
     connections: RwLock<HashMap<ConnectionId, Arc<Connection>>>,
     roster: Mutex<Roster>,
     /// One for each worker.
@@ -122,18 +125,26 @@ pub(crate) struct Census {
     pub(crate) peers: Vec<SocketAddr>,
 }
 
+/// Where connections come in.
+#[derive(Default)]
+pub(crate) struct Entrances<'a> {
+    /// To be bound.
+    pub(crate) addresses: &'a [SocketAddr],
+    /// Bound already.
+    pub(crate) bound: Vec<TcpListener>,
+    /// Peers that name the client first, by the PROXY protocol.
+    pub(crate) relays: Vec<IpNet>,
+}
+
 /// Binds every address, takes the sockets that are bound already, and starts the workers.
 pub(crate) fn start<S: Service>(
     service: Arc<S>,
-    addresses: &[SocketAddr],
-    bound: Vec<TcpListener>,
+    entrances: Entrances<'_>,
     workers: usize,
     limits: Limits,
 ) -> io::Result<Handle<S>> {
     let workers = workers.max(MIN_WORKERS);
-    let bound = bound.into_iter().map(Listener::adopt);
-    let listeners = bound.chain(addresses.iter().map(|a| Listener::bind(*a))).collect::<io::Result<_>>()?;
-    let net = Arc::new(Net::new(service, listeners, workers, limits)?);
+    let net = Arc::new(Net::new(service, entrances, workers, limits)?);
     let ticker = Some(spawn("nfs-tick".to_owned(), &net, Net::tick)?);
     let work = |n: Worker| spawn(format!("nfs-{n}"), &net, move |net| net.work(n));
     let workers = (0..workers).map(work).collect::<io::Result<_>>()?;
@@ -150,7 +161,11 @@ fn spawn<S: Service>(
 }
 
 impl<S: Service> Net<S> {
-    fn new(service: Arc<S>, listeners: Vec<Listener>, workers: usize, limits: Limits) -> io::Result<Self> {
+    fn new(service: Arc<S>, entrances: Entrances<'_>, workers: usize, limits: Limits) -> io::Result<Self> {
+        let Entrances { addresses, bound, relays } = entrances;
+        let bound = bound.into_iter().map(Listener::adopt);
+        let bind = addresses.iter().map(|address| Listener::bind(*address));
+        let listeners = bound.chain(bind).collect::<io::Result<Vec<_>>>()?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
@@ -170,6 +185,7 @@ impl<S: Service> Net<S> {
             stop,
             knock,
             listeners,
+            relays,
             connections: RwLock::default(),
             drained: Condvar::new(),
             draining: AtomicBool::new(false),

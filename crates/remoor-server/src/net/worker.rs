@@ -237,7 +237,7 @@ impl<S: Service> Net<S> {
                 return Some(filled);
             }
             Err(Error::Io(e)) => self.fail(connection, &e),
-            Err(e @ Error::Record(_)) => self.fail(connection, &e),
+            Err(e @ (Error::Record(_) | Error::Header(_))) => self.fail(connection, &e),
         }
         hands.inbox.nulls.clear();
         None

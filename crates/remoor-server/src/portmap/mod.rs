@@ -29,7 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use remoor_rpc::xdr::Writer;
 
-use crate::net::{self, Answer, Kind, Limits, Malformed, Origin, Service};
+use crate::net::{self, Answer, Entrances, Kind, Limits, Malformed, Origin, Service};
 use answer::{Asked, answer};
 use table::{Table, Transport};
 use udp::Datagrams;
@@ -111,7 +111,8 @@ fn listen_tcp(table: &Arc<Table>, address: SocketAddr) -> io::Result<net::Handle
     };
     let calls = Arc::new(Calls { table: table.clone(), address: address.ip() });
     let told = |e: io::Error| io::Error::new(e.kind(), format!("the portmapper: {e}"));
-    net::start(calls, &[address], Vec::new(), WORKERS, limits).map_err(told)
+    let entrances = Entrances { addresses: &[address], ..Entrances::default() };
+    net::start(calls, entrances, WORKERS, limits).map_err(told)
 }
 
 /// Calls that come over the connections of one address.
@@ -134,7 +135,8 @@ impl Service for Calls {
     }
 
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
-        let asked = Asked { transport: Transport::Tcp, peer: origin.peer, local: &|| self.local(origin.peer) };
+        let asked =
+            Asked { transport: Transport::Tcp, peer: origin.peer, local: &|| self.local(origin.peer) };
         let answered = answer(&self.table, &asked, record).map_err(|e| Malformed(e.to_string()))?;
         reply.encoded(answered.message());
         Ok(Answer::Now)

@@ -20,6 +20,7 @@ pub(crate) struct Discovery {
     #[arg(
         long,
         value_name = "ADDR[:PORT]",
+        help_heading = "Clients",
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = WHERE_NFS_IS,
@@ -27,7 +28,7 @@ pub(crate) struct Discovery {
     )]
     portmap: Vec<Place>,
     /// Register NFS and MOUNT with this host's rpcbind, for as long as the server runs
-    #[arg(long)]
+    #[arg(long, help_heading = "Clients")]
     rpcbind: bool,
 }
 

@@ -32,6 +32,14 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// The server reads its exports again; [`ready`] follows. systemd wants to know since when.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(e) => tracing::warn!("systemd does not hear that exports are read again: no clock: {e}"),
+    }
+}
+
 /// The server ends.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);

@@ -113,7 +113,12 @@ impl Host {
 
     /// `remoor serve` of the exported directory at every address, once its log says `ready`.
     pub(crate) fn serve(&self, name: &str, port: u16, options: &[&str], ready: &str) -> Program {
-        let (export, state) = (format!("{}:rw,insecure", self.export()), self.dir.path().join(name));
+        self.serve_to(":rw,insecure", name, port, options, ready)
+    }
+
+    /// Likewise, of the directory as `to` says.
+    pub(crate) fn serve_to(&self, to: &str, name: &str, port: u16, options: &[&str], ready: &str) -> Program {
+        let (export, state) = (format!("{}{to}", self.export()), self.dir.path().join(name));
         let listen = [format!("0.0.0.0:{port}"), format!("[::]:{port}")];
         let args = ["serve", "--export", &export, "--state", state.to_str().unwrap()];
         let listen = ["--listen", &listen[0], "--listen", &listen[1]];
