@@ -23,6 +23,11 @@ pub(crate) const PACKAGES: &[Package] = &[
         needed_by: "fio with its NFS engine, which is built from source",
     },
     Package {
+        name: "haproxy",
+        program: "haproxy",
+        needed_by: "tests of the PROXY protocol with a foreign relay",
+    },
+    Package {
         name: "libnfs-utils",
         program: "nfs-ls",
         needed_by: "tests of the server with a foreign client",
@@ -32,7 +37,17 @@ pub(crate) const PACKAGES: &[Package] = &[
         program: "make",
         needed_by: "fio with its NFS engine, which is built from source",
     },
+    Package {
+        name: "nfs-common",
+        program: "showmount",
+        needed_by: "tests of the portmapper with Debian's tools",
+    },
     Package { name: "nftables", program: "nft", needed_by: "tests of the drill with the kernel's balancer" },
+    Package {
+        name: "rpcbind",
+        program: "rpcbind",
+        needed_by: "tests of the portmapper and of registration with Debian's tools",
+    },
     Package {
         name: "tshark",
         program: "tshark",

@@ -7,6 +7,7 @@
 //! | [`message`] | calls and replies with every accept and reject status |
 //! | [`auth`] | AUTH_NONE and AUTH_SYS credentials |
 //! | [`program`] | program tables: one row declares a procedure |
+//! | [`portmap`] | the port mapper and rpcbind, program 100000, RFC 1833 |
 //! | [`call_table`] | xid to outstanding call, with deadlines that take `now` |
 //! | `net` | sockets: source ports, leaving a connection, record I/O (feature `net`) |
 
@@ -15,6 +16,7 @@ pub mod call_table;
 pub mod message;
 #[cfg(feature = "net")]
 pub mod net;
+pub mod portmap;
 pub mod program;
 pub mod record;
 pub mod xdr;

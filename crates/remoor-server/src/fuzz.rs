@@ -26,7 +26,12 @@ const INSTANCE: u64 = 1;
 /// Serves a record to a fresh server of a small, empty memory export at `/x`, the same at every call. `None`: the
 /// connection would be closed.
 pub fn serve_record(record: &[u8]) -> Option<Record> {
-    let origin = Origin { connection: 1, peer: SocketAddr::from(([127, 0, 0, 1], 700)), ticket: None };
+    let origin = Origin {
+        connection: 1,
+        peer: SocketAddr::from(([127, 0, 0, 1], 700)),
+        is_client: true,
+        ticket: None,
+    };
     let mut reply = Writer::new();
     let answer = service()?.serve(&origin, Bytes::copy_from_slice(record), &mut reply).ok()?;
     matches!(answer, Answer::Now).then(|| Record::new(reply.finish()))

@@ -21,6 +21,7 @@
 //! | `service` | from record to reply, RFC 5531 |
 //! | `v3`, `mnt` | the procedures, one file each |
 //! | [`vfs`] | what the procedures need of a file system, and file systems |
+//! | [`portmap`] | port 111: the built-in portmapper, and registration with rpcbind |
 //! | [`handle`] | file handles as clients see them |
 
 //!
@@ -51,6 +52,7 @@ mod metrics;
 mod mnt;
 mod net;
 mod opener;
+pub mod portmap;
 mod server;
 mod service;
 mod state;

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::mem::take;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use remoor_nfs::v3::WriteVerf;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
@@ -18,7 +19,7 @@ use crate::control::{AttendError, Attendance, Desk, NodeLock, Pages, Places, Tak
 use crate::exporter::{Exporter, Source};
 use crate::exports::{Exports, ParseError};
 use crate::handle::{KeyError, Signer};
-use crate::net::{self, Connections, DEFAULT_WORKERS, Limits};
+use crate::net::{self, Connections, DEFAULT_WORKERS, Entrances, Limits};
 use crate::opener::Opener;
 use crate::service::NfsService;
 use crate::state::State;
@@ -46,6 +47,8 @@ impl Server {
 pub struct Builder {
     exports: Exports,
     listen: Vec<SocketAddr>,
+    listeners: Vec<TcpListener>,
+    relays: Vec<IpNet>,
     state_dir: Option<PathBuf>,
     node_name: String,
     workers: Option<usize>,
@@ -102,9 +105,25 @@ impl Builder {
         self
     }
 
-    /// Adds an address to listen on; port 0 lets the kernel choose. Without any it is 127.0.0.1:2049.
+    /// Adds an address to listen on; port 0 lets the kernel choose. Without any, and without
+    /// [`Builder::listener`], it is 127.0.0.1:2049.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen.push(address);
+        self
+    }
+
+    /// Adds a socket that is bound already, for example one of systemd's. When the server stops it stays open for
+    /// whoever else has it: connections that come meanwhile wait there for the next server.
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// Adds peers that relay connections and name each client first, by the PROXY protocol's version 2. They must do
+    /// so: a connection of theirs without the header is closed. What they name decides exports and the port check.
+    /// From other peers the header is not understood.
+    pub fn proxy_from(mut self, relays: impl IntoIterator<Item = IpNet>) -> Self {
+        self.relays.extend(relays);
         self
     }
 
@@ -185,10 +204,13 @@ impl Builder {
         let lock = self.lock()?;
         let exporter = Arc::new(self.exporter()?);
         let default = [SocketAddr::from((Ipv4Addr::LOCALHOST, NFS_PORT))];
-        let listen = if self.listen.is_empty() { &default[..] } else { &self.listen };
+        let named = !self.listen.is_empty() || !self.listeners.is_empty();
+        let listen = if named { &self.listen } else { &default[..] };
         let service = Arc::new(NfsService::new(exporter.state().clone()));
         let workers = self.workers.unwrap_or(DEFAULT_WORKERS);
-        let net = net::start(service, listen, workers, self.limits.clone())?;
+        let (bound, relays) = (take(&mut self.listeners), take(&mut self.relays));
+        let entrances = Entrances { addresses: listen, bound, relays };
+        let net = net::start(service, entrances, workers, self.limits.clone())?;
         let limit = self.health_limit.unwrap_or(DEFAULT_HEALTH_LIMIT);
         let desk = Desk::new(exporter.clone(), Box::new(net.census()), net.local_addrs(), limit);
         let attendance = Attendance::begin(&self.places, &Arc::new(desk))?;

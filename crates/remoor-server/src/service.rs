@@ -185,6 +185,9 @@ impl Service for NfsService {
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
         let (received, bytes) = (Instant::now(), record.len());
         match Message::decode(record) {
+            Ok(Message::Call(call)) if !origin.is_client && call.header.procedure != 0 => {
+                begin_reply(reply, call.xid, &ReplyStatus::AuthError(AuthStat::TooWeak));
+            }
             Ok(Message::Call(call)) => {
                 let called = (call.header.program, call.header.procedure);
                 self.answer(origin.peer, call, reply);

@@ -1,15 +1,18 @@
 //! `remoor serve`: an NFS version 3 server.
 
 mod configured;
+mod discovery;
 mod limits;
+mod systemd;
 mod watching;
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use ipnet::IpNet;
 use remoor_server::exports::{OPTIONS, OptionRow, Status};
 use remoor_server::vfs::local::OpenError;
 use remoor_server::{DEFAULT_WORKERS, Exporter, Reload, Running, Server, StartError};
@@ -31,7 +34,8 @@ use crate::{Failure, LogFormat, columns, state_dir};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Args {
-    /// Address and port to listen on; may be repeated [default: 127.0.0.1:2049]
+    /// Address and port to listen on; may be repeated [default: the sockets that systemd hands over,
+    /// else 127.0.0.1:2049]
     #[arg(short, long, value_name = "ADDR:PORT", help_heading = "Serving")]
     listen: Vec<SocketAddr>,
     /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated
@@ -51,6 +55,12 @@ pub(crate) struct Args {
     /// Worker threads, 2 to 1024
     #[arg(long, value_name = "N", help_heading = "Serving", default_value_t = DEFAULT_WORKERS as u16, value_parser = clap::value_parser!(u16).range(2..=1024))]
     workers: u16,
+    /// Balancers that name each client by the PROXY protocol, version 2, which they must then do: as
+    /// addresses or networks
+    #[arg(long, value_name = "ADDR[/PREFIX]", help_heading = "Clients", value_delimiter = ',', value_parser = network)]
+    proxy_from: Vec<IpNet>,
+    #[command(flatten)]
+    discovery: discovery::Discovery,
     #[command(flatten)]
     watching: WatchArgs,
     #[command(flatten)]
@@ -90,6 +100,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Failure::cannot)?;
     raise_open_files();
     let running = args.start()?;
+    let told = args.discovery.start(&running.local_addrs())?;
+    systemd::ready();
     for signal in signals.forever() {
         if signal == SIGHUP {
             reload(running.exporter().clone());
@@ -98,19 +110,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
         break;
     }
+    systemd::stopping();
+    drop(told);
     running.stop();
     Ok(())
 }
 
 /// On a thread of its own: a file system that does not answer must not keep the server from stopping.
 fn reload(exporter: Arc<Exporter>) {
-    let run = move || match exporter.reload(Reload::Exactly) {
-        Ok(_) => {}
-        Err(error) => tracing::error!("exports stay as they were: {error}"),
+    let run = move || {
+        systemd::reloading();
+        if let Err(error) = exporter.reload(Reload::Exactly) {
+            tracing::error!("exports stay as they were: {error}");
+        }
+        systemd::ready();
     };
     if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(run) {
         tracing::error!("exports stay as they were: cannot start a thread to read them: {error}");
     }
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let parsed = text.parse().or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)));
+    parsed.map_err(|_| {
+        "give an address or a network such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32".to_owned()
+    })
 }
 
 /// Every connection and every file in use takes a descriptor. Programs that use select(2) get a low limit by default, and
@@ -145,10 +170,14 @@ impl Args {
             .state_dir(self.state_dir()?)
             .exclusive()
             .limits(self.limits.limits())
+            .proxy_from(self.proxy_from.iter().copied())
             .workers(self.workers.into());
         server = self.watching.apply(server, self.node.as_deref())?;
         for address in &self.listen {
             server = server.listen(*address);
+        }
+        for listener in systemd::listeners()? {
+            server = server.listener(listener);
         }
         server.start().map_err(|error| match error {
             StartError::Local(OpenError::StateInside { .. }) => Failure::Usage(said(error)),

@@ -196,7 +196,7 @@ impl<S: Service> Net<S> {
         ticket: Option<u64>,
     ) -> Option<usize> {
         hands.reply.clear();
-        let origin = Origin { ticket, ..connection.origin };
+        let origin = Origin { ticket, ..connection.caller() };
         match self.service.serve(&origin, record, &mut hands.reply) {
             Ok(Answer::Now) => return Some(connection.gather(&hands.reply).0),
             Ok(Answer::Tell(ticket)) => {
@@ -286,7 +286,7 @@ mod tests {
     use remoor_rpc::xdr::Writer;
     use socket2::Socket;
 
-    use super::super::{Handle, Kind, Limits, Malformed, start};
+    use super::super::{Entrances, Handle, Kind, Limits, Malformed, start};
     use super::*;
 
     const NULL: &[u8] = b"null";
@@ -331,8 +331,9 @@ mod tests {
         let ((end_null, null), (end_slow, slow)) = (channel(), channel());
         let gates = Gates { began: Barrier::new(2), null: null.into(), slow: slow.into(), executed };
         let service = Arc::new(gates);
-        let mut handle =
-            start(service.clone(), &["127.0.0.1:0".parse().unwrap()], 2, Limits::default()).unwrap();
+        let address = ["127.0.0.1:0".parse().unwrap()];
+        let entrances = Entrances { addresses: &address, ..Entrances::default() };
+        let mut handle = start(service.clone(), entrances, 2, Limits::default()).unwrap();
         // One worker executes, and the other has read all that waits: nobody looks at sockets.
         let _other = send(&handle, &[SLOW]);
         service.began.wait();

@@ -30,11 +30,15 @@ use super::limits::{Limits, MIN_READ_BYTES, READ_BYTES};
 use super::load::{Load, Share};
 use super::outgoing::Outgoing;
 use super::pace::Pace;
+use super::proxy::NoHeader;
+use super::relay::Relay;
 use super::service::{How, Kind, Origin};
 use super::{locked, sys};
 
 pub(super) struct Connection {
+    /// The other end of the socket; [`Connection::caller`] says who calls.
     pub(super) origin: Origin,
+    relay: Option<Relay>,
     /// In which it was accepted.
     pub(super) epoch: Epoch,
     pub(super) pace: Pace,
@@ -106,11 +110,14 @@ pub(super) enum Error {
     Io(#[from] io::Error),
     #[error(transparent)]
     Record(#[from] record::Error),
+    #[error(transparent)]
+    Header(#[from] NoHeader),
 }
 
 impl Connection {
     pub(super) fn new(
         origin: Origin,
+        relay: Option<Relay>,
         socket: Socket,
         epoch: Epoch,
         limits: &Limits,
@@ -118,6 +125,7 @@ impl Connection {
     ) -> Self {
         Self {
             origin,
+            relay,
             epoch,
             pace: Pace::default(),
             socket,
@@ -138,6 +146,21 @@ impl Connection {
             unsent: AtomicUsize::new(0),
             max_unsent: limits.reply_bytes,
             progress_millis: AtomicU64::new(0),
+        }
+    }
+
+    /// Whose calls these are.
+    pub(super) fn caller(&self) -> Origin {
+        match &self.relay {
+            None => self.origin,
+            Some(relay) => {
+                let client = relay.client();
+                Origin {
+                    peer: client.unwrap_or(self.origin.peer),
+                    is_client: client.is_some(),
+                    ..self.origin
+                }
+            }
         }
     }
 
@@ -178,7 +201,8 @@ impl Connection {
 
     /// Whether the stream stands in the middle of a record; `true` also while a worker reads.
     pub(super) fn is_midway(&self) -> bool {
-        self.reader.try_lock().map_or(true, |reader| !reader.is_idle())
+        let named = self.relay.as_ref().is_none_or(|relay| !relay.is_midway());
+        !named || self.reader.try_lock().map_or(true, |reader| !reader.is_idle())
     }
 
     /// Tells epoll of this connection for the first time.
@@ -270,7 +294,10 @@ impl Connection {
             };
             let input = if received.in_place { 0 } else { received.bytes };
             let before = sorter.filled.calls + sorter.filled.nulls;
-            room = sorter.sort(&mut reader, &mut &inbox.buffer[..input])?;
+            let input = &inbox.buffer[..input];
+            let stripped = self.relay.as_ref().map(|relay| relay.strip(self.origin.peer, input));
+            let stripped = stripped.transpose()?.flatten();
+            room = sorter.sort(&mut reader, &mut stripped.as_deref().unwrap_or(input))?;
             let short = sorter.filled.calls + sorter.filled.nulls > before;
             if received.in_place || short {
                 self.long_records.store(received.in_place, Relaxed);

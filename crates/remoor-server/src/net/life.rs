@@ -11,6 +11,7 @@ use socket2::Socket;
 use super::connection::Connection;
 use super::lapse::{Epoch, Seen, boottime_millis};
 use super::limits::{ACCEPT_PAUSE, STALL_WHEN_FULL, SWEEP, YIELD_AFTER};
+use super::relay::Relay;
 use super::service::{End, How, Origin};
 use super::{FIRST_LISTENER, Net, Service, locked};
 
@@ -94,13 +95,10 @@ impl<S: Service> Net<S> {
         }
         self.counts.accepted.fetch_add(1, Relaxed);
         let id = self.next_id.fetch_add(1, Relaxed);
-        let connection = Arc::new(Connection::new(
-            Origin { connection: id, peer, ticket: None },
-            socket,
-            epoch,
-            &self.limits,
-            self.load.clone(),
-        ));
+        let origin = Origin { connection: id, peer, is_client: true, ticket: None };
+        let relay = Relay::of(peer, &self.relays);
+        let load = self.load.clone();
+        let connection = Arc::new(Connection::new(origin, relay, socket, epoch, &self.limits, load));
         self.moved(&connection);
         let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
         connections.insert(id, connection.clone());

@@ -1,7 +1,7 @@
 //! A listening socket.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub(super) struct Listener {
     /// The address bound, with the port the kernel chose if 0 was asked.
     pub(super) address: SocketAddr,
     socket: Socket,
+    /// Whoever handed it over keeps it open for the next server.
+    shared: bool,
     /// The epoch at whose begin the connections that waited were reset.
     cleared: Mutex<Epoch>,
 }
@@ -27,7 +29,19 @@ impl Listener {
             io::Error::new(e.kind(), format!("cannot listen on {address}: {e}{}", remedy(&e)))
         })?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self { address: bound, socket, cleared: Mutex::default() })
+        Ok(Self { address: bound, socket, shared: false, cleared: Mutex::default() })
+    }
+
+    /// A socket that another process has bound, and hands to every server in turn.
+    pub(super) fn adopt(listener: TcpListener) -> io::Result<Self> {
+        let socket = Socket::from(listener);
+        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        let failed = |e: io::Error| {
+            io::Error::new(e.kind(), format!("cannot use the socket handed over for {address}: {e}"))
+        };
+        // Also where it listens already: [`Listener::clear`] counts on this many.
+        socket.listen(LISTEN_BACKLOG).and_then(|()| socket.set_nonblocking(true)).map_err(failed)?;
+        Ok(Self { address, socket, shared: true, cleared: Mutex::default() })
     }
 
     /// An IPv6 socket takes IPv6 only, so that `0.0.0.0` and `[::]` can both be listed.
@@ -88,10 +102,12 @@ impl Listener {
         Ok((socket, peer))
     }
 
-    /// Refuses new connections from now on.
+    /// Refuses new connections from now on; those of a shared socket wait for the next server.
     pub(super) fn close(&self, epoll: impl AsFd) {
         let _ = epoll::delete(epoll, &self.socket);
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        if !self.shared {
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 

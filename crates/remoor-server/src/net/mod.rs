@@ -14,6 +14,7 @@
 //! | `outbox` | what the service sends of its own accord |
 //! | `monitor` | noticing stuck workers and lapses |
 //! | `life` | accepting and closing connections |
+//! | `proxy`, `relay` | who the client behind a relay is |
 //! | `connection`, `lane`, `outgoing` | one connection: its socket, calls that wait, replies |
 //! | `schedule`, `crew`, `pace`, `lapse`, `load` | decisions, without sockets and threads |
 
@@ -30,6 +31,8 @@ mod monitor;
 mod outbox;
 mod outgoing;
 mod pace;
+mod proxy;
+mod relay;
 mod schedule;
 mod service;
 mod sys;
@@ -37,13 +40,14 @@ mod worker;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -73,6 +77,7 @@ struct Net<S> {
     stop: OwnedFd,
     knock: OwnedFd,
     listeners: Vec<Listener>,
+    relays: Vec<IpNet>,
     connections: RwLock<HashMap<ConnectionId, Arc<Connection>>>,
     roster: Mutex<Roster>,
     /// One for each worker.
@@ -131,15 +136,26 @@ pub(crate) struct Census {
     pub(crate) peers: Vec<SocketAddr>,
 }
 
-/// Binds every address and starts the workers.
+/// Where connections come in.
+#[derive(Default)]
+pub(crate) struct Entrances<'a> {
+    /// To be bound.
+    pub(crate) addresses: &'a [SocketAddr],
+    /// Bound already.
+    pub(crate) bound: Vec<TcpListener>,
+    /// Peers that name the client first, by the PROXY protocol.
+    pub(crate) relays: Vec<IpNet>,
+}
+
+/// Binds every address, takes the sockets that are bound already, and starts the workers.
 pub(crate) fn start<S: Service>(
     service: Arc<S>,
-    addresses: &[SocketAddr],
+    entrances: Entrances<'_>,
     workers: usize,
     limits: Limits,
 ) -> io::Result<Handle<S>> {
     let workers = workers.max(MIN_WORKERS);
-    let net = Arc::new(Net::new(service, addresses, workers, limits)?);
+    let net = Arc::new(Net::new(service, entrances, workers, limits)?);
     let network: Weak<dyn Network> = Arc::<Net<S>>::downgrade(&net);
     net.service.started(Outbox::new(network));
     let ticker = Some(spawn("nfs-tick".to_owned(), &net, Net::tick)?);
@@ -158,14 +174,17 @@ fn spawn<S: Service>(
 }
 
 impl<S: Service> Net<S> {
-    fn new(service: Arc<S>, addresses: &[SocketAddr], workers: usize, limits: Limits) -> io::Result<Self> {
+    fn new(service: Arc<S>, entrances: Entrances<'_>, workers: usize, limits: Limits) -> io::Result<Self> {
+        let Entrances { addresses, bound, relays } = entrances;
+        let bound = bound.into_iter().map(Listener::adopt);
+        let bind = addresses.iter().map(|address| Listener::bind(*address));
+        let listeners = bound.chain(bind).collect::<io::Result<Vec<_>>>()?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
         let knock = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // By edge: each write wakes one worker, and nobody needs to read.
         epoll::add(&epoll, &knock, EventData::new_u64(KNOCK), EventFlags::IN | EventFlags::ET)?;
-        let listeners = addresses.iter().map(|a| Listener::bind(*a)).collect::<io::Result<Vec<_>>>()?;
         for (listener, n) in listeners.iter().zip(FIRST_LISTENER..) {
             listener.register(&epoll, n)?;
         }
@@ -180,6 +199,7 @@ impl<S: Service> Net<S> {
             stop,
             knock,
             listeners,
+            relays,
             connections: RwLock::default(),
             drained: Condvar::new(),
             draining: AtomicBool::new(false),

@@ -61,7 +61,7 @@ mod tests {
     use socket2::SockRef;
 
     use super::super::service::{Answer, How, Malformed, Origin, Outbox};
-    use super::super::{Handle, Limits, start};
+    use super::super::{Entrances, Handle, Limits, start};
     use super::*;
 
     #[derive(Debug, PartialEq, Eq)]
@@ -123,8 +123,9 @@ mod tests {
         fn new() -> Self {
             let (sender, events) = channel();
             let service = Arc::new(Script { events: sender, outbox: OnceLock::new() });
-            let any = SocketAddr::from(([127, 0, 0, 1], 0));
-            Self { handle: start(service, &[any], 2, Limits::default()).unwrap(), events }
+            let any = [SocketAddr::from(([127, 0, 0, 1], 0))];
+            let entrances = Entrances { addresses: &any, ..Entrances::default() };
+            Self { handle: start(service, entrances, 2, Limits::default()).unwrap(), events }
         }
 
         fn outbox(&self) -> &Outbox {

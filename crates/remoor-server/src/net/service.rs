@@ -45,10 +45,13 @@ pub(crate) struct Kind {
 pub(crate) struct Origin {
     /// Its connection.
     pub(crate) connection: ConnectionId,
-    /// The client's address.
+    /// The client's address; behind a relay that which the relay names.
     pub(crate) peer: SocketAddr,
     /// Of [`Outbox::execute`]; `None` for a call that was just received.
     pub(crate) ticket: Option<u64>,
+    /// Whether `peer` is a client's. The connection that a relay makes for itself, to see whether the server lives, has
+    /// none: no export is for it, whatever the relay's own address may use.
+    pub(crate) is_client: bool,
 }
 
 /// What becomes of a call.

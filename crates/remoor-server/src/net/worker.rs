@@ -242,7 +242,7 @@ impl<S: Service> Net<S> {
                 return Some(filled);
             }
             Err(Error::Io(e)) => self.fail(connection, &e, cause(&e)),
-            Err(e @ Error::Record(_)) => self.fail(connection, &e, How::Closed),
+            Err(e @ (Error::Record(_) | Error::Header(_))) => self.fail(connection, &e, How::Closed),
         }
         hands.inbox.nulls.clear();
         None

@@ -14,5 +14,6 @@ mod nodes;
 mod ops;
 mod ports;
 mod procedures;
+mod proxy;
 mod reload;
 mod rpc;

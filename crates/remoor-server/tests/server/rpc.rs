@@ -38,7 +38,9 @@ fn null_needs_no_credential() {
 fn programs_versions_and_procedures_that_are_not_there() {
     let server = memory();
     let mut client = Client::connect(&server);
+    // NLM and NFSACL.
     assert_eq!(call(&mut client, [7, 0, 2, 100_021, 4, 0], &[]), ReplyStatus::ProgUnavail);
+    assert_eq!(call(&mut client, [7, 0, 2, 100_227, 3, 0], &[]), ReplyStatus::ProgUnavail);
     let three = ReplyStatus::ProgMismatch { low: 3, high: 3 };
     assert_eq!(call(&mut client, [7, 0, 2, 100_003, 4, 1], &[]), three);
     assert_eq!(call(&mut client, [7, 0, 2, 100_005, 1, 1], &[]), three);
