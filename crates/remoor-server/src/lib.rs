@@ -51,6 +51,7 @@ mod metrics;
 mod mnt;
 mod net;
 mod opener;
+mod replay;
 mod server;
 mod service;
 mod state;

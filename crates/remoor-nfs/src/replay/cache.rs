@@ -26,6 +26,18 @@ pub struct Caller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(super) EntryId);
 
+impl Ticket {
+    /// As a number, below 2^56 for as long as a server lives.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From [`Ticket::number`].
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// What to do with a call.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict<C> {
@@ -33,8 +45,10 @@ pub enum Verdict<C> {
     Execute(Ticket, C),
     /// Send this on the connection the call came on, then [`ReplyCache::sent`].
     Replay(Ticket, Bytes),
-    /// Nothing: the answer comes with another call's, or as an [`Action`], or the connection ends.
+    /// Nothing: the call is answered by an [`Action`], unless its connection ends.
     Wait,
+    /// Nothing: it came before on this connection, and the answer to that is on its way.
+    Awaited,
     /// The cache is full of what it must not forget. Reset the connection, so that the client comes again.
     Refuse(C),
 }
@@ -113,7 +127,7 @@ impl<C> ReplyCache<C> {
     pub fn call(&mut self, now: Instant, caller: Caller, key: Key, call: C, probe: Probe<'_>) -> Verdict<C> {
         if self.holds.len() > 0 && self.holds.repeated(&key, caller.conn) {
             self.review(now, &key, probe);
-            return Verdict::Wait;
+            return self.await_reply();
         }
         let question = Question { now, since: now, asked: 1, forced: false };
         match self.decide(question, caller, &key, probe) {
@@ -210,7 +224,7 @@ impl<C> ReplyCache<C> {
 
     fn await_reply(&mut self) -> Verdict<C> {
         self.counters.in_progress += 1;
-        Verdict::Wait
+        Verdict::Awaited
     }
 
     fn refuse(&mut self, call: C) -> Verdict<C> {
@@ -232,7 +246,6 @@ impl<C> ReplyCache<C> {
         }
         self.counters.held += 1;
         self.holds.push(now, key, caller, call, look);
-        self.review(now, &key, probe);
         Verdict::Wait
     }
 
@@ -333,7 +346,7 @@ impl<C> ReplyCache<C> {
         }
         match self.hand_over(now, id, caller, how) {
             Some(reply) => Verdict::Replay(Ticket(id), reply),
-            None => Verdict::Wait,
+            None => self.await_reply(),
         }
     }
 

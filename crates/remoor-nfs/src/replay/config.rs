@@ -22,9 +22,9 @@ pub(super) const MAX_ASKERS: usize = 8;
 /// How much a cache holds and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Entries of one client, in progress or done.
+    /// Entries of one client, in progress or done. More than its calls that can execute at once.
     pub client_entries: usize,
-    /// Entries of all clients.
+    /// Entries of all clients. More than the calls that can execute at once.
     pub entries: usize,
     /// Bytes of replies of all clients. The longest reply that is kept, CREATE's, has less than 400.
     pub reply_bytes: usize,

@@ -114,6 +114,7 @@ fn is_read(entry: &Entry, owners: &mut Owners, probe: &dyn Fn(ConnectionId) -> S
     match owners.standing(entry.owner, probe) {
         Standing::Open { acked, .. } => has_reached(entry, acked),
         Standing::Ended(end) => is_settled(entry, end),
+        Standing::Gone => false,
     }
 }
 

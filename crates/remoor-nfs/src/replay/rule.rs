@@ -20,7 +20,7 @@ pub enum How {
     TimedOut,
     /// The client made a new connection of the same addresses and ports.
     Superseded,
-    /// It is gone and nobody knows how.
+    /// By the server, or nobody knows how.
     Unknown,
 }
 
@@ -46,6 +46,8 @@ pub enum Standing {
     },
     /// It is gone.
     Ended(End),
+    /// It is gone, and its end is about to be told, or was before the call began.
+    Gone,
 }
 
 /// A call to be judged.
@@ -78,6 +80,7 @@ pub(super) fn judge(config: &Config, entry: &Entry, standing: Standing, question
     match standing {
         Standing::Ended(end) if is_settled(entry, end) => Judgement::New { settled: true },
         Standing::Ended(_) => Judgement::Replay { inferred: false },
+        Standing::Gone => gone(question),
         Standing::Open { acked, .. } if has_reached(entry, acked) => received(config, question),
         Standing::Open { retransmits, .. } => unacknowledged(retransmits, question),
     }
@@ -91,6 +94,15 @@ pub(super) fn is_settled(entry: &Entry, end: End) -> bool {
 /// Whether the reply is among the bytes that were acknowledged.
 pub(super) fn has_reached(entry: &Entry, acked: Option<u64>) -> bool {
     entry.end.zip(acked).is_some_and(|(end, acked)| acked >= end)
+}
+
+/// Its end, if it is still to come, tells whether it was clean.
+fn gone(question: Question) -> Judgement {
+    let late = question.since + HOLD_LOOK;
+    if question.forced || question.now >= late {
+        return Judgement::Replay { inferred: false };
+    }
+    Judgement::Look(Some(late))
 }
 
 fn received(config: &Config, question: Question) -> Judgement {
@@ -169,6 +181,8 @@ mod tests {
             (open(Some(END - 1), RETRANSMITS), ms(0), 1, replay(true)),
             (open(Some(END - 1), 0), ms(0), REPEATS, held),
             (open(Some(END - 1), 0), ms(0), REPEATS + 1, replay(true)),
+            (Standing::Gone, ms(0), 1, held),
+            (Standing::Gone, HOLD_LOOK, 1, replay(false)),
             (open(None, 0), grace, 1, held),
             (open(None, 0), HOLD_LIMIT - ms(1), 1, held),
             (open(None, 0), HOLD_LIMIT, 1, replay(true)),

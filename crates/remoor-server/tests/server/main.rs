@@ -15,4 +15,5 @@ mod ops;
 mod ports;
 mod procedures;
 mod reload;
+mod replay;
 mod rpc;

@@ -366,7 +366,7 @@ impl Network {
         match self.with(|cache, now, probe| cache.call(now, caller, key, (conn, op), probe)) {
             Verdict::Execute(ticket, (conn, op)) => self.execute(ticket, conn, op),
             Verdict::Replay(ticket, reply) => self.replay(ticket, conn, &reply),
-            Verdict::Wait => {}
+            Verdict::Wait | Verdict::Awaited => {}
             Verdict::Refuse(_) => {
                 self.end(conn, How::Reset);
                 self.push_down(conn, Down::Rst);
