@@ -8,6 +8,7 @@ mod control;
 mod exports;
 mod fault;
 mod interop;
+mod lossy;
 mod model;
 mod nodes;
 #[path = "../ops/mod.rs"]

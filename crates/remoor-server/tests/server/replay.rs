@@ -142,27 +142,6 @@ fn after_a_clean_close_the_same_xid_and_bytes_are_new_work() {
     each(second, |call| call.again);
 }
 
-/// The client is gone without a packet before the reply comes.
-#[test]
-fn a_client_that_vanished_is_answered_from_any_port() {
-    if let Err(e) = can_leave_silently() {
-        return skip("calls of a client that vanished", &e.to_string());
-    }
-    let server = memory();
-    let mut setup = Client::connect(&server);
-    let root = setup.mount("/x").unwrap();
-    for (n, same) in [(0, false), (1, true)] {
-        for call in calls(&mut setup, &root, n) {
-            let mut first = connect(&server, 0);
-            first.write(&call.bytes);
-            let from = if same { port(&first) } else { 0 };
-            drop_silently(&first.stream).unwrap();
-            drop(first);
-            assert_eq!(send(&mut connect(&server, from), &call), NfsStat::Ok, "{}", call.name);
-        }
-    }
-}
-
 /// A connection whose client has stopped reading: nothing that follows is acknowledged.
 fn choked(server: &Running, file: &FileHandle) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -212,6 +191,31 @@ fn a_call_waits_while_its_reply_is_not_acknowledged_elsewhere() {
                 assert_eq!(status(&mut first), NfsStat::Ok, "{}", call.name);
                 assert_eq!(status(&mut second), call.again, "{}", call.name);
             }
+        }
+    }
+}
+
+/// The client is gone without a packet, with the reply unacknowledged: the server's kernel finds out when it asks again.
+#[test]
+fn a_client_that_vanished_is_answered_from_any_port() {
+    if let Err(e) = can_leave_silently() {
+        return skip("calls of a client that vanished", &e.to_string());
+    }
+    let server = memory();
+    let mut setup = Client::connect(&server);
+    let root = setup.mount("/x").unwrap();
+    let file = setup.create(&root, "large");
+    setup.write_at(&file, 0, &vec![7; 1 << 20]);
+    for (n, same) in [(0, false), (1, true)] {
+        for call in calls(&mut setup, &root, n) {
+            let before = executed(&server, call.name);
+            let mut first = choked(&server, &file);
+            first.write(&call.bytes);
+            await_count(|| executed(&server, call.name) > before);
+            let from = if same { port(&first) } else { 0 };
+            drop_silently(&first.stream).unwrap();
+            drop(first);
+            assert_eq!(send(&mut connect(&server, from), &call), NfsStat::Ok, "{}", call.name);
         }
     }
 }
