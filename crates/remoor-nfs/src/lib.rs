@@ -6,7 +6,9 @@
 //! | [`v3`] | the 22 procedures of NFS version 3 and their types |
 //! | [`mnt`] | the MOUNT program, version 3 |
 //! | [`reconnect`] | which connection carries a mount's calls, and what happens when it fails |
+//! | [`replay`] | which call a server has executed already, and what it answered |
 
 pub mod mnt;
 pub mod reconnect;
+pub mod replay;
 pub mod v3;

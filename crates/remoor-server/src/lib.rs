@@ -53,6 +53,7 @@ mod mnt;
 mod net;
 mod opener;
 pub mod portmap;
+mod replay;
 mod server;
 mod service;
 mod state;

@@ -303,6 +303,8 @@ pub struct Counters {
     pub garbage_args: u64,
     /// Calls refused because a `secure` export was used from a port of 1024 or above.
     pub port_refusals: u64,
+    /// What the reply cache did.
+    pub replays: remoor_nfs::replay::Counters,
 }
 
 /// Calls of one procedure.
@@ -336,6 +338,7 @@ impl Running {
             calls: service.calls().into_iter().map(row).collect(),
             garbage_args: service.garbage(),
             port_refusals: service.state().port_refusals(),
+            replays: service.replays(),
         }
     }
 

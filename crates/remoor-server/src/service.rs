@@ -13,7 +13,8 @@ use remoor_rpc::program::{Procedure, Program};
 use remoor_rpc::xdr::{self, Reader, Writer, Xdr};
 
 use crate::metrics::HEAD;
-use crate::net::{Answer, Kind, Malformed, Origin, Service};
+use crate::net::{Answer, ConnectionId, End, Kind, Malformed, Origin, Outbox, Service};
+use crate::replay::Replies;
 use crate::state::State;
 use crate::table::Table;
 use crate::{mnt, v3};
@@ -71,6 +72,7 @@ pub(crate) struct NfsService {
     state: Arc<State>,
     programs: [Served; 2],
     garbage: AtomicU64,
+    replies: Replies,
 }
 
 impl NfsService {
@@ -79,7 +81,7 @@ impl NfsService {
             Served::new(&remoor_nfs::v3::PROGRAM, v3::rows()),
             Served::new(&remoor_nfs::mnt::PROGRAM, mnt::rows()),
         ];
-        Self { state, programs, garbage: AtomicU64::new(0) }
+        Self { state, programs, garbage: AtomicU64::new(0), replies: Replies::new() }
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -100,12 +102,20 @@ impl NfsService {
         self.garbage.load(Relaxed)
     }
 
-    fn answer(&self, peer: SocketAddr, call: Call, w: &mut Writer) {
+    /// What the reply cache did.
+    pub(crate) fn replays(&self) -> remoor_nfs::replay::Counters {
+        self.replies.counters()
+    }
+
+    /// Writes the reply; whether the call was successful at the RPC level.
+    fn answer(&self, peer: SocketAddr, call: Call, w: &mut Writer) -> bool {
         let xid = call.xid;
-        if let Err(status) = self.find(&call).and_then(|row| self.execute(peer, call, row, w)) {
+        let done = self.find(&call).and_then(|row| self.execute(peer, call, row, w));
+        if let Err(status) = &done {
             w.clear();
-            begin_reply(w, xid, &status);
+            begin_reply(w, xid, status);
         }
+        done.is_ok()
     }
 
     fn find(&self, call: &Call) -> Result<&Row, ReplyStatus> {
@@ -184,15 +194,20 @@ impl Service for NfsService {
 
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
         let (received, bytes) = (Instant::now(), record.len());
-        match Message::decode(record) {
+        match Message::decode(record.clone()) {
             Ok(Message::Call(call)) if !origin.is_client && call.header.procedure != 0 => {
                 begin_reply(reply, call.xid, &ReplyStatus::AuthError(AuthStat::TooWeak));
             }
             Ok(Message::Call(call)) => {
                 let called = (call.header.program, call.header.procedure);
-                self.answer(origin.peer, call, reply);
-                let bytes = (bytes, reply.len());
-                self.state.metrics.answered(origin.peer.ip(), called, head(reply), bytes, received);
+                let kind = |record: &[u8]| self.kind(record);
+                let execute = |call, reply: &mut Writer| self.answer(origin.peer, call, reply);
+                let answer = self.replies.serve(origin, kind, record, call, reply, execute);
+                if matches!(answer, Answer::Now | Answer::Tell(_)) {
+                    let bytes = (bytes, reply.len());
+                    self.state.metrics.answered(origin.peer.ip(), called, head(reply), bytes, received);
+                }
+                return Ok(answer);
             }
             Ok(Message::Reply(reply)) => {
                 return Err(Malformed(format!("a reply, to xid {:#010x}", reply.xid)));
@@ -204,5 +219,21 @@ impl Service for NfsService {
             Err(message::Error::Xdr(e)) => return Err(Malformed(e.to_string())),
         }
         Ok(Answer::Now)
+    }
+
+    fn started(&self, outbox: Outbox) {
+        self.replies.started(outbox);
+    }
+
+    fn told(&self, origin: &Origin, ticket: u64, end: u64) {
+        self.replies.told(origin, ticket, end);
+    }
+
+    fn ended(&self, connection: ConnectionId, end: End) {
+        self.replies.ended(connection, end);
+    }
+
+    fn tick(&self, now: Instant) -> Option<Instant> {
+        self.replies.tick(now)
     }
 }

@@ -8,6 +8,7 @@ mod control;
 mod exports;
 mod fault;
 mod interop;
+mod lossy;
 mod model;
 mod nodes;
 #[path = "../ops/mod.rs"]
@@ -16,4 +17,5 @@ mod ports;
 mod procedures;
 mod proxy;
 mod reload;
+mod replay;
 mod rpc;

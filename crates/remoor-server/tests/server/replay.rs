@@ -1,0 +1,267 @@
+//! The same call sent twice: which connection it comes on the second time, and how the first one ended.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use remoor_nfs::v3::{self, CreateHow, FileHandle, NfsStat, Sattr};
+use remoor_rpc::message::{ReplyStatus, encode_call};
+use remoor_rpc::net::{can_leave_silently, drop_silently};
+use remoor_rpc::program::Procedure;
+use remoor_server::Running;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::client::{Client, address, memory, place, skip};
+
+/// Everything of a procedure that a test sends twice: the bytes, and what executing them again gives.
+struct Twice {
+    name: &'static str,
+    bytes: Vec<u8>,
+    again: NfsStat,
+}
+
+const XID: u32 = 0x0052_4d52;
+
+fn twice<P: Procedure>(client: &Client, args: &P::Args, again: NfsStat) -> Twice {
+    let bytes = encode_call::<P>(XID, &client.credential, args).segments().concat();
+    Twice { name: P::NAME, bytes, again }
+}
+
+/// One call of each procedure that must not be executed twice, with what it needs in place.
+fn calls(client: &mut Client, root: &FileHandle, n: usize) -> Vec<Twice> {
+    let name = |what: &str| format!("{what}-{n}");
+    let (gone, old, linked) = (name("gone"), name("old"), name("linked"));
+    let dir = name("dir");
+    client.create(root, &gone);
+    client.create(root, &old);
+    let file = client.create(root, &linked);
+    client.call::<v3::Mkdir>(&v3::MkdirArgs { place: place(root, &dir), attr: Sattr::default() });
+    let guarded = client.create(root, &name("guarded"));
+    let guard = Some(client.getattr(&guarded).unwrap().ctime);
+    let attr = Sattr { mode: Some(0o600), ..Sattr::default() };
+    let how = CreateHow::Guarded(Sattr::default());
+    let link = v3::LinkArgs { file, to: place(root, &name("link")) };
+    let rename = v3::RenameArgs { from: place(root, &old), to: place(root, &name("new")) };
+    let symlink =
+        v3::SymlinkArgs { place: place(root, &name("symlink")), attr: Sattr::default(), path: "x".into() };
+    let mkdir = v3::MkdirArgs { place: place(root, &name("made")), attr: Sattr::default() };
+    vec![
+        twice::<v3::Remove>(client, &place(root, &gone), NfsStat::NoEnt),
+        twice::<v3::Rmdir>(client, &place(root, &dir), NfsStat::NoEnt),
+        twice::<v3::Mkdir>(client, &mkdir, NfsStat::Exist),
+        twice::<v3::Create>(
+            client,
+            &v3::CreateArgs { place: place(root, &name("created")), how },
+            NfsStat::Exist,
+        ),
+        twice::<v3::Rename>(client, &rename, NfsStat::NoEnt),
+        twice::<v3::Link>(client, &link, NfsStat::Exist),
+        twice::<v3::Symlink>(client, &symlink, NfsStat::Exist),
+        twice::<v3::Setattr>(client, &v3::SetattrArgs { file: guarded, attr, guard }, NfsStat::NotSync),
+    ]
+}
+
+/// A connection from this port, or from any.
+fn connect(server: &Running, port: u16) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    socket.connect(&address(server).into()).unwrap();
+    Client::over(socket.into())
+}
+
+fn port(client: &Client) -> u16 {
+    client.stream.local_addr().unwrap().port()
+}
+
+/// The status of the procedure, which is the first word of its result.
+fn status(client: &mut Client) -> NfsStat {
+    let mut reply = client.reply().unwrap();
+    assert_eq!((reply.xid, reply.status), (XID, ReplyStatus::Success));
+    remoor_rpc::xdr::Xdr::decode(&mut reply.result).unwrap()
+}
+
+fn send(client: &mut Client, call: &Twice) -> NfsStat {
+    client.write(&call.bytes);
+    status(client)
+}
+
+fn reset(client: &Client) {
+    SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Sends every call twice: `second` makes the connection for the second time of the first one, which it may end.
+fn each(second: impl Fn(&Running, Client) -> (Option<Client>, Client), expected: impl Fn(&Twice) -> NfsStat) {
+    let server = memory();
+    let mut setup = Client::connect(&server);
+    let root = setup.mount("/x").unwrap();
+    for call in calls(&mut setup, &root, 0) {
+        let mut first = connect(&server, 0);
+        assert_eq!(send(&mut first, &call), NfsStat::Ok, "{}", call.name);
+        let (_open, mut again) = second(&server, first);
+        assert_eq!(send(&mut again, &call), expected(&call), "{}", call.name);
+    }
+}
+
+#[test]
+fn the_same_connection_is_answered_again() {
+    each(|_, first| (None, first), |_| NfsStat::Ok);
+}
+
+#[test]
+fn a_new_connection_from_the_same_port_is_answered_again_after_a_reset() {
+    let second = |server: &Running, first: Client| {
+        let port = port(&first);
+        reset(&first);
+        drop(first);
+        (None, connect(server, port))
+    };
+    each(second, |_| NfsStat::Ok);
+}
+
+#[test]
+fn a_new_connection_from_a_fresh_port_is_answered_again_after_a_reset() {
+    let second = |server: &Running, first: Client| {
+        reset(&first);
+        drop(first);
+        (None, connect(server, 0))
+    };
+    each(second, |_| NfsStat::Ok);
+}
+
+#[test]
+fn a_live_client_with_the_same_xid_and_bytes_is_executed() {
+    each(|server, first| (Some(first), connect(server, 0)), |call| call.again);
+}
+
+#[test]
+fn after_a_clean_close_the_same_xid_and_bytes_are_new_work() {
+    let second = |server: &Running, first: Client| {
+        drop(first);
+        (None, connect(server, 0))
+    };
+    each(second, |call| call.again);
+}
+
+/// A connection whose client has stopped reading: nothing that follows is acknowledged.
+fn choked(server: &Running, file: &FileHandle) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address(server).into()).unwrap();
+    let mut client = Client::over(TcpStream::from(socket));
+    (0..4).for_each(|_| {
+        client.send::<v3::Read>(&v3::ReadArgs { file: file.clone(), offset: 0, count: 1 << 20 });
+    });
+    client
+}
+
+fn executed(server: &Running, procedure: &str) -> u64 {
+    let calls = server.counters().calls;
+    calls.iter().find(|row| row.procedure == procedure).unwrap().calls
+}
+
+fn await_count(reached: impl Fn() -> bool) {
+    while !reached() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_call_waits_while_its_reply_is_not_acknowledged_elsewhere() {
+    let server = memory();
+    let mut setup = Client::connect(&server);
+    let root = setup.mount("/x").unwrap();
+    let file = setup.create(&root, "large");
+    setup.write_at(&file, 0, &vec![7; 1 << 20]);
+    for (n, broken) in [(0, true), (1, false)] {
+        for call in calls(&mut setup, &root, n).into_iter().take(2) {
+            let before = executed(&server, call.name);
+            let mut first = choked(&server, &file);
+            first.write(&call.bytes);
+            await_count(|| executed(&server, call.name) > before);
+            let held = server.counters().replays.held;
+            let mut second = connect(&server, 0);
+            second.write(&call.bytes);
+            await_count(|| server.counters().replays.held > held);
+            if broken {
+                reset(&first);
+                drop(first);
+                assert_eq!(status(&mut second), NfsStat::Ok, "{}", call.name);
+            } else {
+                (0..4).for_each(|_| assert_eq!(first.status(), ReplyStatus::Success));
+                assert_eq!(status(&mut first), NfsStat::Ok, "{}", call.name);
+                assert_eq!(status(&mut second), call.again, "{}", call.name);
+            }
+        }
+    }
+}
+
+/// The client is gone without a packet, with the reply unacknowledged: the server's kernel finds out when it asks again.
+#[test]
+fn a_client_that_vanished_is_answered_from_any_port() {
+    if let Err(e) = can_leave_silently() {
+        return skip("calls of a client that vanished", &e.to_string());
+    }
+    let server = memory();
+    let mut setup = Client::connect(&server);
+    let root = setup.mount("/x").unwrap();
+    let file = setup.create(&root, "large");
+    setup.write_at(&file, 0, &vec![7; 1 << 20]);
+    for (n, same) in [(0, false), (1, true)] {
+        for call in calls(&mut setup, &root, n) {
+            let before = executed(&server, call.name);
+            let mut first = choked(&server, &file);
+            first.write(&call.bytes);
+            await_count(|| executed(&server, call.name) > before);
+            let from = if same { port(&first) } else { 0 };
+            drop_silently(&first.stream).unwrap();
+            drop(first);
+            assert_eq!(send(&mut connect(&server, from), &call), NfsStat::Ok, "{}", call.name);
+        }
+    }
+}
+
+/// A late WRITE does not undo a later one.
+#[test]
+fn a_write_that_comes_again_does_not_undo_a_later_one() {
+    let server = memory();
+    let mut setup = Client::connect(&server);
+    let root = setup.mount("/x").unwrap();
+    let file = setup.create(&root, "file");
+    let args = v3::WriteArgs {
+        file: file.clone(),
+        offset: 0,
+        count: 3,
+        stable: v3::StableHow::FileSync,
+        data: remoor_rpc::Bytes::from_static(b"old").into(),
+    };
+    let call = twice::<v3::Write>(&setup, &args, NfsStat::Ok);
+    let mut first = connect(&server, 0);
+    assert_eq!(send(&mut first, &call), NfsStat::Ok);
+    reset(&first);
+    drop(first);
+    setup.write_at(&file, 0, b"new");
+    assert_eq!(send(&mut connect(&server, 0), &call), NfsStat::Ok);
+    let read = setup.call::<v3::Read>(&v3::ReadArgs { file, offset: 0, count: 3 });
+    assert_eq!(&read.into_result().unwrap().data.0[..], b"new");
+}
+
+/// Calls that fail before they are executed are not kept, and others may come twice.
+#[test]
+fn only_what_must_not_run_twice_is_kept() {
+    let server = memory();
+    let mut client = Client::connect(&server);
+    let root = client.mount("/x").unwrap();
+    let executed = server.counters().replays.executed;
+    client.call::<v3::Null>(&());
+    client.getattr(&root).unwrap();
+    assert_eq!(server.counters().replays.executed, executed);
+    let mut cut = encode_call::<v3::Remove>(XID, &client.credential, &place(&root, "x")).segments().concat();
+    cut.truncate(cut.len() - 4);
+    let length = cut.len() - 4;
+    cut[..4].copy_from_slice(&(1 << 31 | length as u32).to_be_bytes());
+    for _ in 0..2 {
+        client.write(&cut);
+        assert_eq!(client.status(), ReplyStatus::GarbageArgs);
+    }
+    assert_eq!(server.counters().replays.abandoned, 2);
+}
