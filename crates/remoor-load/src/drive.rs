@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use remoor_client::{Client, Options};
-use remoor_nfs::mnt;
 use remoor_nfs::v3::{self, CreateHow, DirOp, FileHandle, Sattr, StableHow};
 use remoor_rpc::auth::AuthSys;
 use tokio::task::LocalSet;
 
-use crate::Arguments;
+use crate::{Arguments, mount};
 
 /// Bytes of a call that streams, and of one at a random offset.
 const STREAM: u32 = 1 << 20;
@@ -107,13 +106,9 @@ impl Bench {
         arguments: &Arguments,
     ) -> anyhow::Result<Self> {
         let identity = AuthSys::new("remoor-load", arguments.uid, arguments.uid);
-        let connect = |address| -> anyhow::Result<Client> {
-            let options: Options = "noresvport".parse()?;
-            Ok(Client::connect(address, options)?.with_identity(&identity))
-        };
-        let told = connect(mount)?.call::<mnt::Mnt>(arguments.export.as_str().into()).await?;
-        let root = told.0.map_err(|status| anyhow!("mount of {}: {status}", arguments.export))?.handle;
-        let client = connect(server)?;
+        let root = mount::root(mount, &arguments.export, &identity)?;
+        let options: Options = "noresvport".parse()?;
+        let client = Client::connect(server, options)?.with_identity(&identity);
         let dir = client.lookup(&root, arguments.name.as_bytes()).await.with_context(|| {
             format!("{} is not in the export: let nfsload run first, or make it", arguments.name)
         })?;
@@ -237,6 +232,8 @@ async fn slot(bench: Bench, op: Op, shared: Rc<Shared>) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[test]
@@ -247,6 +244,40 @@ mod tests {
         assert_eq!("null".parse::<Load>().unwrap().depth, 1);
         assert!("mkdir:1".parse::<Load>().unwrap_err().contains("choose one of null, getattr"));
         assert!("null:0".parse::<Load>().unwrap_err().contains("1 to 1024"));
+    }
+
+    /// One thread, as main has: a connection and its calls never leave it.
+    #[test]
+    fn every_load_runs_against_a_server() {
+        let export = ["memory:/data:rw,insecure,no_root_squash"];
+        let server = remoor_server::Server::builder()
+            .exports(remoor_server::exports::Exports::from_args(export).unwrap())
+            .listen("127.0.0.1:0".parse().unwrap())
+            .start()
+            .unwrap();
+        let address = server.local_addrs()[0];
+        let port = address.port().to_string();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let identity = AuthSys::new("test", 0, 0);
+            let client = Client::connect(address, "noresvport".parse().unwrap()).unwrap();
+            let client = client.with_identity(&identity);
+            let root = client.mount("/data").await.unwrap();
+            client.mkdir(&root, b"nfsload").await.unwrap();
+            let line = ["remoor-load", "--file-mib", "2", "127.0.0.1", &port, "/data", "null"];
+            let arguments = Arguments::parse_from(line);
+            let bench = Bench::prepare(address, address, &arguments).await.unwrap();
+            for (_, op) in OPS {
+                let done = bench.run(Load { op, depth: 3 }, 0.01).await.unwrap();
+                let size = match op {
+                    Op::Read { random } | Op::Write { random } => u64::from(size(random)),
+                    _ => 0,
+                };
+                assert!(done.calls >= 3 && done.took.len() as u64 == done.calls, "{op:?}: {done:?}");
+                assert_eq!(done.bytes, done.calls * size, "{op:?}");
+            }
+        });
+        server.stop();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod drive;
 mod measure;
+mod mount;
 
 use std::net::{IpAddr, SocketAddr};
 

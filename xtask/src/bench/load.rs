@@ -9,11 +9,13 @@ use xtask::architecture::root;
 
 use super::rows::Client;
 use super::server::Running;
-use super::{Arguments, progress, system};
+use super::{Arguments, bound_to_this, progress, system};
 use crate::cargo;
 
 /// The peer that crates.io has, its version, and its program.
 const NFS3_SERVER: [&str; 2] = ["cargo-nfs3-server", "0.2.3"];
+/// A load that takes so many seconds longer than it should has hung.
+const PATIENCE_SECS: f64 = 60.0;
 /// Files that READDIRPLUS lists.
 pub(crate) const ENTRIES: usize = 100_000;
 /// The same with `--quick`.
@@ -121,7 +123,8 @@ impl Tools {
         flags: &[&str],
     ) -> Command {
         let entries = if arguments.quick { QUICK_ENTRIES } else { ENTRIES };
-        let mut command = Command::new(self.client(client));
+        let mut command = bound_to_this("timeout");
+        command.arg((arguments.secs() + PATIENCE_SECS).to_string()).arg(self.client(client));
         command.args(["--server-pid", &server.pid().to_string(), "--name", &server.peer.name]);
         command.args(["--secs", &arguments.secs().to_string(), "--uid", &arguments.uid.to_string()]);
         command.args(["--entries", &entries.to_string()]).args(flags);
@@ -145,7 +148,10 @@ impl Tools {
             return samples(&String::from_utf8_lossy(&output.stdout));
         }
         let told = String::from_utf8_lossy(&output.stderr);
-        Err(anyhow!("{}", told.lines().last().unwrap_or("the load generator died without a word").to_owned()))
+        Err(anyhow!(
+            "{}",
+            told.lines().last().unwrap_or("the load generator hung, or died without a word").to_owned()
+        ))
     }
 }
 

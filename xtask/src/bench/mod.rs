@@ -14,9 +14,10 @@ mod site;
 mod slow;
 mod table;
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail, ensure};
 
@@ -50,10 +51,10 @@ pub(crate) struct Arguments {
     /// Directory to export, on a file system of its own choice [default: a tmpfs]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Rounds; every load runs on every server in each [default: 3, with --quick 1]
+    /// Rounds; every load runs on every server in each [default: 5, with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
-    /// Seconds of each load [default: 1, with --quick 0.3]
+    /// Seconds of each load [default: 0.5, with --quick 0.3]
     #[arg(long, value_name = "S")]
     secs: Option<f64>,
     /// uid and gid of the calls
@@ -69,11 +70,11 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn rounds(&self) -> u16 {
-        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+        self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
     }
 
     fn secs(&self) -> f64 {
-        self.secs.unwrap_or(if self.quick { 0.3 } else { 1.0 })
+        self.secs.unwrap_or(if self.quick { 0.3 } else { 0.5 })
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -187,9 +188,16 @@ fn progress(text: &str) {
     let _ = writeln!(std::io::stderr(), "bench: {text}");
 }
 
+/// A command that gets SIGTERM when this process ends, however that ends.
+fn bound_to_this(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+    command
+}
+
 /// Runs a command of the system and fails with its output.
 fn system(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = std::process::Command::new(program).args(arguments).output();
+    let output = Command::new(program).args(arguments).output();
     let output = output.with_context(|| format!("cannot run {program}"))?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), told.trim());

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Arguments;
 use super::load::{self, ENTRIES, QUICK_ENTRIES, Tools};
 use super::rows::Client;
 use super::site::Site;
+use super::{Arguments, bound_to_this};
 use crate::packages::has_program;
 
 /// Ports from here on, one for each server; the bench has a network namespace of its own.
@@ -207,19 +207,24 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            // It may have ended already.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let began = Instant::now();
-        while began.elapsed() < END {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            sleep(PAUSE);
-        }
-        let _ = self.child.kill().and_then(|()| self.child.wait());
+        end(&mut self.child);
     }
+}
+
+/// Ends a process that this one started: asks, waits, and insists.
+pub(super) fn end(child: &mut Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended already.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let began = Instant::now();
+    while began.elapsed() < END {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        sleep(PAUSE);
+    }
+    let _ = child.kill().and_then(|()| child.wait());
 }
 
 fn rss_in(status: &str) -> Option<u64> {
@@ -267,37 +272,46 @@ impl Place {
         log.lines().skip(from).collect::<Vec<_>>().join("\n")
     }
 
-    /// Starts it so that it ends with the bench, however that ends.
     fn spawn(&self, launch: &Launch) -> anyhow::Result<Child> {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--"]);
+        let mut command = self.command(launch)?;
+        let log = File::options().create(true).append(true).open(self.log()).context("cannot make a log")?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().context("cannot run setpriv of util-linux")
+    }
+
+    fn command(&self, launch: &Launch) -> anyhow::Result<Command> {
         match launch {
             Launch::Program(path, arguments) => {
                 ensure!(path.exists(), "{} is not there", path.display());
-                command.arg(path).args(arguments.iter().map(|a| self.fill(a)));
+                let mut command = bound_to_this(path);
+                command.args(arguments.iter().map(|argument| self.fill(argument)));
+                Ok(command)
             }
             Launch::Shell(text) => {
-                command.args(["sh", "-c", &self.fill(text)]);
+                let mut command = bound_to_this("sh");
+                command.args(["-c", &self.fill(text)]);
+                Ok(command)
             }
-            Launch::Ganesha => {
-                ensure!(has_program("ganesha.nfsd"), "install Debian's nfs-ganesha and nfs-ganesha-vfs");
-                let config = self.work.join("ganesha.conf");
-                fs::write(&config, self.fill(GANESHA)).context("cannot write ganesha's configuration")?;
-                command.args(["ganesha.nfsd", "-F", "-N", "NIV_EVENT", "-f"]).arg(config);
-                command.arg("-L").arg(self.log()).arg("-p").arg(self.work.join("pid"));
-            }
+            Launch::Ganesha => self.ganesha(),
         }
-        let log = File::options().create(true).append(true).open(self.log()).context("cannot make a log")?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        command.spawn().context("cannot run setpriv")
+    }
+
+    fn ganesha(&self) -> anyhow::Result<Command> {
+        ensure!(has_program("ganesha.nfsd"), "install Debian's nfs-ganesha and nfs-ganesha-vfs");
+        let config = self.work.join("ganesha.conf");
+        fs::write(&config, self.fill(GANESHA)).context("cannot write ganesha's configuration")?;
+        let mut command = bound_to_this("ganesha.nfsd");
+        command.args(["-F", "-N", "NIV_EVENT", "-f"]).arg(config);
+        command.arg("-L").arg(self.log()).arg("-p").arg(self.work.join("pid"));
+        Ok(command)
     }
 }
 
 /// As Debian ships it but for NFSv3 alone, one port, and room for the idle connections.
 const GANESHA: &str = "\
 NFS_CORE_PARAM {
-  NFS_Port = {port}; MNT_Port = {mountport}; Bind_addr = 127.0.0.1; Protocols = 3;
-  Enable_NLM = false; Enable_RQUOTA = false; RPC_Max_Connections = 20000;
+  NFS_Port = {port}; MNT_Port = {mountport}; Protocols = 3;
+  Enable_NLM = false; Enable_RQUOTA = false; RPC_Max_Connections = 10000;
 }
 EXPORT {
   Export_Id = 1; Filesystem_Id = 1.1; Path = {dir}; Pseudo = {dir}; Protocols = 3; Transports = TCP;

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, anyhow};
 
-use super::system;
+use super::server::end;
+use super::{bound_to_this, system};
 use crate::packages::{has_program, is_root};
 
 /// A file system of this bench's own, which goes when its mount namespace does.
@@ -90,8 +91,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         if let Some(mut rpcbind) = self.rpcbind.take() {
-            // It may have ended already.
-            let _ = rpcbind.kill().and_then(|()| rpcbind.wait());
+            end(&mut rpcbind);
         }
         if self.made {
             // What stays is in a directory that says whose it is.
@@ -112,8 +112,9 @@ fn rpcbind() -> anyhow::Result<Option<Child>> {
     if !has_program("rpcbind") {
         return Ok(None);
     }
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--", "rpcbind", "-f"]).stdin(Stdio::null());
+    // It changes its user, and with that the kernel forgets that it is bound to this process; sh is not changed.
+    let mut command = bound_to_this("sh");
+    command.args(["-c", "rpcbind -f & trap \"kill $!\" TERM; wait"]).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    Ok(Some(command.spawn().context("cannot run setpriv")?))
+    Ok(Some(command.spawn().context("cannot run setpriv of util-linux")?))
 }
