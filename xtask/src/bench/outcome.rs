@@ -148,8 +148,10 @@ pub(crate) mod tests {
     use super::super::server::parse_peer;
     use super::*;
 
-    /// Servers in these roles; each list has one rate, in thousand calls/s, and one CPU time for each round.
-    pub(crate) fn outcome(name: &'static str, rounds: &[(&str, Role, &[(f64, f64)])]) -> Outcome {
+    /// A server, its role, and for each round a rate in thousand calls/s and a CPU time.
+    pub(crate) type Told<'a> = (&'a str, Role, &'a [(f64, f64)]);
+
+    pub(crate) fn outcome(name: &'static str, rounds: &[Told<'_>]) -> Outcome {
         let mut outcome = Outcome { rounds: 1, ..Outcome::default() };
         for (server, role, samples) in rounds {
             let mut peer = parse_peer(&format!("{server}={{port}}")).unwrap();
