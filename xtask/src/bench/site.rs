@@ -13,8 +13,8 @@ use crate::packages::{has_program, is_root};
 
 /// A file system of this bench's own, which goes when its mount namespace does.
 const PRIVATE: &str = "/run";
-/// Size of the slow disk.
-const SLOW_MIB: &str = "64M";
+/// Size of the slow disk: every server's file for its waiting client. What is not used takes no memory.
+const SLOW_MIB: &str = "512M";
 
 /// Runs this program again in namespaces of its own; returns only why it cannot.
 pub(crate) fn enter() -> anyhow::Error {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use super::load::{Sample, Tools, samples};
-use super::outcome::{Outcome, Slow};
-use super::rows::Client;
+use super::outcome::{Figure, Outcome, Slow};
+use super::rows::{Client, Unit};
 use super::server::Running;
 use super::site::Site;
 use super::{Arguments, progress};
@@ -34,12 +34,25 @@ pub(crate) fn measure(
 ) {
     for server in running {
         progress(&format!("a slow disk on {}", server.peer.name));
-        let measured = server.peer.slow.then(|| both(arguments, tools, site, server)).transpose();
+        let rounds = || -> anyhow::Result<Slow> {
+            let each = (0..arguments.rounds()).map(|_| both(arguments, tools, site, server));
+            middle(each.collect::<anyhow::Result<_>>()?).context("no round")
+        };
+        let measured = server.peer.slow.then(rounds).transpose();
         outcome.slow.push(measured.unwrap_or_else(|e| {
             outcome.notes.push(format!("a slow disk on {}: {e:#}", server.peer.name));
             None
         }));
     }
+}
+
+/// The round in which the other clients felt it as much as they do in most.
+fn middle(mut rounds: Vec<Slow>) -> Option<Slow> {
+    let part =
+        |slow: &Slow| Figure::Rate.of(&slow.with, Unit::Calls) / Figure::Rate.of(&slow.without, Unit::Calls);
+    rounds.sort_by(|a, b| part(a).total_cmp(&part(b)));
+    let at = rounds.len() / 2;
+    rounds.into_iter().nth(at)
 }
 
 fn both(arguments: &Arguments, tools: &Tools, site: &Site, server: &Running) -> anyhow::Result<Slow> {
@@ -96,5 +109,21 @@ impl Frozen {
         let status = self.0.wait().context("the process that thaws is lost")?;
         ensure!(status.success(), "fsfreeze -u ended with {status}");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_round_in_the_middle_is_told() {
+        let round = |with| Slow {
+            without: Sample { calls: 100, seconds: 1.0, ..Sample::default() },
+            with: Sample { calls: with, seconds: 1.0, ..Sample::default() },
+        };
+        let told = middle(vec![round(90), round(5), round(60)]);
+        assert_eq!(told.map(|slow| slow.with.calls), Some(60));
+        assert!(middle(Vec::new()).is_none());
     }
 }

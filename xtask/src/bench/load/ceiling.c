@@ -2,7 +2,7 @@
 //
 // What a server on this machine could reach at most: loopback TCP and the page cache, one thread for each connection, no
 // checks, no handles, fixed attributes. Serves nfsload only; never put it on a network. All names are in one directory,
-// and the file is DIR/data. READDIRPLUS is not served.
+// and the files that are read and written are DIR/data and DIR/own. READDIRPLUS is not served.
 //
 // usage: ceiling PORT DIR
 
@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ enum { IN_BYTES = 4 << 20, OUT_BYTES = 1 << 20, MOUNT = 100005, LAST_FRAGMENT = 
 enum { GETATTR = 1, LOOKUP = 3, ACCESS = 4, READ = 6, WRITE = 7, CREATE = 8, MKDIR = 9, REMOVE = 12, RMDIR = 13,
        READDIRPLUS = 17, FSINFO = 19, COMMIT = 21 };
 
-static int dir, file;
+static int dir, files[2];
+static const char *const names[2] = { "data", "own" };
 
 struct connection {
     int socket;
@@ -73,37 +75,57 @@ static void flush(struct connection *c, int flags) {
     c->filled = 0;
 }
 
-static void put_handle(struct connection *c) {
-    put(c, 8), put(c, 1), put(c, 1);
+// The number of the file is all there is in a handle; directories have the first's.
+static void put_handle(struct connection *c, int number) {
+    put(c, 8), put(c, 1), put(c, number);
 }
 
-static void put_attributes(struct connection *c) {
+static int get_handle(const char **at) {
+    uint32_t len;
+    const char *bytes = skip(at, &len);
+    return len == 8 && bytes[7] == 1;
+}
+
+static int number_of(const char *name) {
+    return !strcmp(name, names[1]);
+}
+
+static void put_attributes(struct connection *c, int number) {
     struct stat st;
-    fstat(file, &st);
+    fstat(files[number], &st);
     put(c, 1), put(c, 0644), put(c, 1), put(c, 0), put(c, 0);
     put(c, st.st_size >> 32), put(c, st.st_size);
     for (int i = 0; i < 14; i++) put(c, 0);  // used to ctime, RFC 1813 section 2.6
 }
 
-static void put_name(struct connection *c, const char **args, uint32_t procedure) {
-    char name[256];
+static void get_name(const char **args, char name[256]) {
     uint32_t len;
     skip(args, &len);
     const char *bytes = skip(args, &len);
     memcpy(name, bytes, len & 255);
     name[len & 255] = 0;
+}
+
+static void put_lookup(struct connection *c, const char **args) {
+    char name[256];
+    get_name(args, name);
+    put(c, 0), put_handle(c, number_of(name)), put(c, 1), put_attributes(c, number_of(name)), put(c, 0);
+}
+
+static void put_name(struct connection *c, const char **args, uint32_t procedure) {
+    char name[256];
+    get_name(args, name);
     if (procedure == CREATE) close(openat(dir, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
     if (procedure == MKDIR) mkdirat(dir, name, 0755);
     if (procedure == REMOVE) unlinkat(dir, name, 0);
     if (procedure == RMDIR) unlinkat(dir, name, AT_REMOVEDIR);
     put(c, 0);
-    if (procedure == CREATE || procedure == MKDIR) put(c, 1), put_handle(c), put(c, 0);
+    if (procedure == CREATE || procedure == MKDIR) put(c, 1), put_handle(c, number_of(name)), put(c, 0);
     put(c, 0), put(c, 0);
 }
 
 static void put_read(struct connection *c, const char **args) {
-    uint32_t len;
-    skip(args, &len);
+    int file = files[get_handle(args)];
     off_t offset = get_long(args);
     uint32_t count = get(args);
     if (c->filled + count + 128 > OUT_BYTES) {
@@ -127,7 +149,7 @@ static void put_read(struct connection *c, const char **args) {
 
 static void put_write(struct connection *c, const char **args) {
     uint32_t len;
-    skip(args, &len);
+    int file = files[get_handle(args)];
     off_t offset = get_long(args);
     get(args);
     uint32_t stable = get(args);
@@ -144,12 +166,12 @@ static void put_fsinfo(struct connection *c) {
 
 static void put_result(struct connection *c, uint32_t program, uint32_t procedure, const char *args) {
     if (program == MOUNT) {
-        if (procedure == 1) put(c, 0), put_handle(c), put(c, 1), put(c, 1);
+        if (procedure == 1) put(c, 0), put_handle(c, 0), put(c, 1), put(c, 1);
         return;
     }
     switch (procedure) {
-    case GETATTR: put(c, 0), put_attributes(c); break;
-    case LOOKUP: put(c, 0), put_handle(c), put(c, 1), put_attributes(c), put(c, 0); break;
+    case GETATTR: put(c, 0), put_attributes(c, get_handle(&args)); break;
+    case LOOKUP: put_lookup(c, &args); break;
     case ACCESS: put(c, 0), put(c, 0), put(c, 0x3f); break;
     case READ: put_read(c, &args); break;
     case WRITE: put_write(c, &args); break;
@@ -211,7 +233,8 @@ static void need(int result, const char *what) {
 int main(int argc, char **argv) {
     if (argc != 3) return fputs("usage: ceiling PORT DIR\n", stderr), 2;
     need(dir = open(argv[2], O_RDONLY | O_DIRECTORY), argv[2]);
-    need(file = openat(dir, "data", O_RDWR | O_CREAT, 0644), "data");
+    for (int i = 0; i < 2; i++) need(files[i] = openat(dir, names[i], O_RDWR | O_CREAT, 0644), names[i]);
+    signal(SIGPIPE, SIG_IGN);  // sendfile(2) has no MSG_NOSIGNAL
     int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(atoi(argv[1])),
