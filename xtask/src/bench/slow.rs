@@ -22,7 +22,7 @@ const OTHERS: (&[&str], &str) = (&["--connections", "7"], "randread:4");
 /// The client that waits.
 const WAITING: (&[&str], &str) = (&["--file-mib", "16", "--patience", "120"], "randwrite:8");
 /// How long that client runs before its disk stops.
-const BEFORE: Duration = Duration::from_millis(500);
+const BEFORE: Duration = Duration::from_millis(1500);
 
 /// Measures the other clients with and without the one that waits, on every server that has a second export.
 pub(crate) fn measure(
@@ -79,7 +79,7 @@ fn others(arguments: &Arguments, tools: &Tools, server: &Running) -> anyhow::Res
 }
 
 fn waiting(arguments: &Arguments, tools: &Tools, site: &Site, server: &Running) -> anyhow::Result<Child> {
-    let secs = (arguments.secs() + 2.0).to_string();
+    let secs = (arguments.secs() + 4.0).to_string();
     let mut command = Command::new(tools.nfsload());
     command.args(WAITING.0).args(["--secs", &secs, "--name", &server.peer.name]);
     command.args(["--mountport", &server.mount_port().to_string()]);
