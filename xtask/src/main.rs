@@ -13,6 +13,7 @@
 //! `cargo xtask test` lists these lines at its end as `skipped: ...`, counts them as skipped and not as passed, and
 //! fails when there are any while it runs as root or with `CI=true`.
 
+mod bench;
 mod fio;
 mod fuzz;
 mod packages;
@@ -49,11 +50,20 @@ enum Task {
     },
     /// Write man pages and shell completions to target/gen.
     Gen,
-    /// Run the benches, or those whose name contains NAME.
+    /// Run the benches of single crates, or those whose name contains NAME; or compare whole servers.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
         /// Part of a bench's name.
         name: Option<String>,
+        #[command(subcommand)]
+        whole: Option<Whole>,
     },
+}
+
+#[derive(Subcommand)]
+enum Whole {
+    /// Compare this server with its peers on this machine: rates, CPU, memory, a slow disk. docs/benchmarking.md tells more.
+    Server(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -69,7 +79,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ci => Ok(suite::run(true)),
         Task::Fuzz { secs, target } => fuzz_only(secs, target.as_deref()),
         Task::Gen => generate(),
-        Task::Bench { name } => bench(name.as_deref()),
+        Task::Bench { whole: Some(Whole::Server(arguments)), .. } => bench::server(&arguments),
+        Task::Bench { name, whole: None } => benches(name.as_deref()),
     }
 }
 
@@ -87,7 +98,7 @@ fn generate() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn bench(name: Option<&str>) -> anyhow::Result<ExitCode> {
+fn benches(name: Option<&str>) -> anyhow::Result<ExitCode> {
     let status = cargo().args(["bench", "--workspace", "--bench", "*", "--"]).args(name).status();
     ensure!(status.context("cannot run cargo bench")?.success(), "a bench failed: see above");
     Ok(ExitCode::SUCCESS)

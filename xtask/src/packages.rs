@@ -20,7 +20,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         name: "libnfs-dev",
         program: "/usr/include/nfsc/libnfs.h",
-        needed_by: "fio with its NFS engine, which is built from source",
+        needed_by: "fio with its NFS engine, which is built from source, and the load generator of the bench",
     },
     Package {
         name: "haproxy",
@@ -35,7 +35,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         name: "make",
         program: "make",
-        needed_by: "fio with its NFS engine, which is built from source",
+        needed_by: "fio with its NFS engine, which is built from source, and the load generator of the bench",
     },
     Package {
         name: "nfs-common",

@@ -12,6 +12,7 @@ pub const ORDER: &[&str] = &[
     "remoor-nfs",
     "remoor-flow",
     "remoor-client",
+    "remoor-load",
     "remoor-server",
     "remoor-trace",
     "remoor-balance",
