@@ -424,7 +424,7 @@ fn what_cannot_be_served_is_told_once_with_the_documented_code() {
     let address = taken.local_addr().unwrap().to_string();
     let below_file = format!("{file}/state");
     let cases: [(i32, &[&str], &str); 6] = [
-        (2, &["--exports", &file], "exports line 3: unknown option \"insecur\"; did you mean \"insecure\"?"),
+        (2, &["--exports", &file], "exports:3: unknown option \"insecur\"; did you mean \"insecure\"?"),
         (2, &["--exports", &missing], "missing: cannot read exports: No such file or directory"),
         (2, &["--export", &missing, "--state", &state], "missing\": No such file or directory"),
         (2, &["--export", "memory:/x", "--node", "a/b", "--state", &state], "node name \"a/b\": use letters"),
