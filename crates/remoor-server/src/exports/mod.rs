@@ -3,6 +3,7 @@
 //! Of several rules that name a client the one of the closest kind decides (host, network, wildcard, netgroup,
 //! everybody), and of the same kind the first in the file, as exports(5) has it: not the longest prefix.
 
+pub mod check;
 mod client;
 mod entry;
 mod identity;
