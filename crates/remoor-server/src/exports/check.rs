@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{ClientSpec, Export, Exports, Finding, Fsid, Level, Origin, Rule, Storage};
+use super::{ClientSpec, Export, Exports, Finding, Fsid, Level, Options, Origin, Rule, Storage};
 use crate::names::Names;
 
 /// Everything about exports that were parsed, the parser's own findings included: errors first, then warnings, then notes,
@@ -24,8 +24,15 @@ pub fn review(exports: &Exports, names: &dyn Names) -> Vec<Finding> {
     review.overlaps(&places);
     review.same_directories(&places);
     review.same_fsids(&exports.list);
-    review.findings.sort_by_key(|finding| finding.level);
+    review.findings.sort_by(|a, b| (a.level, line(&a.origin)).cmp(&(b.level, line(&b.origin))));
     review.findings
+}
+
+fn line(origin: &Origin) -> (Option<&Path>, usize) {
+    match origin {
+        Origin::File(file, line) => (Some(file), *line),
+        Origin::Argument(_) => (None, 0),
+    }
 }
 
 /// An export, and its directory as far as there is one.
@@ -170,19 +177,20 @@ impl Review {
         }
     }
 
-    /// Exports of which one lies in the other, on the same file system.
+    /// Exports of which one lies in the other, on the same file system, and which give something else.
     fn overlaps(&mut self, places: &[Place<'_>]) {
         let below = |b: &Place<'_>, a: &Place<'_>| {
             a.export.storage == b.export.storage
                 && b.path() != a.path()
                 && b.path().starts_with(a.path())
+                && !give_the_same(a.export, b.export)
                 && a.device().zip(b.device()).is_none_or(|(a, b)| a == b)
         };
         for b in places {
             let above = places.iter().filter(|a| below(b, a));
             let Some(a) = above.max_by_key(|a| a.path().components().count()) else { continue };
             let text = format!(
-                "{} overlaps with {} ({}): clients of that reach these files, too, by its options",
+                "{} lies in {} ({}), whose clients reach its files as well, by the options there",
                 b.export.path.display(),
                 a.export.path.display(),
                 origin(a.export)
@@ -232,13 +240,17 @@ impl Review {
     }
 }
 
+/// Whether two exports have the same clients with the same options.
+fn give_the_same(a: &Export, b: &Export) -> bool {
+    let same = |a: &Rule, b: &Rule| {
+        a.client == b.client && Options { fsid: b.options.fsid, ..a.options.clone() } == b.options
+    };
+    a.rules.len() == b.rules.len() && a.rules.iter().zip(&b.rules).all(|(a, b)| same(a, b))
+}
+
 /// Where an export is written first. An export has a rule at least.
 fn origin(export: &Export) -> Origin {
-    let line = |origin: &&Origin| match origin {
-        Origin::File(_, line) => *line,
-        Origin::Argument(_) => 0,
-    };
-    let first = export.rules.iter().map(|rule| &rule.origin).min_by_key(line);
+    let first = export.rules.iter().map(|rule| &rule.origin).min_by_key(|origin| line(origin));
     first.cloned().unwrap_or_else(|| Origin::File(export.path.clone(), 0))
 }
 
@@ -341,11 +353,12 @@ mod tests {
     #[test]
     fn exports_are_compared() {
         let case = Case::new();
-        case.tells(Level::Warning, "DIR/a/b web()\n\nDIR web()", "/a/b overlaps with");
-        assert_eq!(case.one("DIR/a/b web()\n\nDIR web()").origin, Origin::File("exports".into(), 1));
-        let three = case.findings("DIR web()\nDIR/a web()\nDIR/a/b web()");
+        case.tells(Level::Warning, "DIR/a/b web()\n\nDIR web(rw)", "/a/b lies in");
+        assert_eq!(case.one("DIR/a/b web()\n\nDIR web(rw)").origin, Origin::File("exports".into(), 1));
+        let three = case.findings("DIR web(fsid=1)\nDIR/a web(rw)\nDIR/a/b web(fsid=2)");
         assert_eq!(three.len(), 2, "each is told of the closest above it");
         assert!(three[1].text.contains("/a (exports:2)"), "{}", three[1]);
+        assert_eq!(case.findings("DIR web(fsid=1)\nDIR/a web(fsid=2)"), [], "nothing more is given");
         case.tells(Level::Error, "DIR/a web(fsid=1)\nDIR/c web(fsid=1)", "has the fsid=1 of");
         std::os::unix::fs::symlink("a", case.dir.path().join("link")).unwrap();
         let twice = case.findings("DIR/a web()\nDIR/link web()");

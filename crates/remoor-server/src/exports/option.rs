@@ -129,7 +129,8 @@ use Status::{Implemented, NoEffect};
 
 const NO_NLM: &str = "locking (NLM) is not served, mount with nolock";
 const ONE_FS: &str = "it is always so: an export ends at the file systems mounted below it";
-const NOT_CROSSED: &str = "clients would see an empty directory where another file system is mounted";
+const NOT_CROSSED: &str =
+    "an export ends where another file system is mounted, and clients get NFS3ERR_ACCES there";
 const EXPORT_EACH: &str = "give each file system its own line, and mount each on the client";
 const V4_ONLY: &str = "it belongs to NFS version 4, which is not served";
 const NO_DELAY: &str = "writes are never delayed, so there is nothing to gather";
@@ -402,8 +403,8 @@ mod tests {
         let error = |word| apply(&mut Options::default(), word).unwrap_err().to_string();
         assert_eq!(
             error("crossmnt"),
-            "option \"crossmnt\" is refused: clients would see an empty directory where another file system \
-             is mounted; give each file system its own line, and mount each on the client"
+            "option \"crossmnt\" is refused: an export ends where another file system is mounted, and clients \
+             get NFS3ERR_ACCES there; give each file system its own line, and mount each on the client"
         );
         assert!(
             error("xprtsec=tls").starts_with("option xprtsec=tls: must be none; RPC-with-TLS is not served")

@@ -33,17 +33,17 @@ impl Names for FixedNames {
         Ok(its.map(|(name, _)| name.clone()).collect())
     }
 
-    fn addresses_of(&self, host: &str) -> Result<Arc<[IpAddr]>, Pending> {
+    fn addresses_of(&self, host: &Arc<str>) -> Result<Arc<[IpAddr]>, Pending> {
         self.asked.fetch_add(1, Relaxed);
-        Ok(self.hosts.get(host).cloned().unwrap_or_default().into())
+        Ok(self.hosts.get(&**host).cloned().unwrap_or_default().into())
     }
 
-    fn is_member(&self, netgroup: &str, client: IpAddr) -> Result<bool, Pending> {
+    fn is_member(&self, netgroup: &Arc<str>, client: IpAddr) -> Result<bool, Pending> {
         self.asked.fetch_add(1, Relaxed);
-        Ok(self.members.contains(&(netgroup.into(), client)))
+        Ok(self.members.contains(&(netgroup.to_string(), client)))
     }
 
-    fn recheck(&self, _: &str) {
+    fn recheck(&self, _: &Arc<str>) {
         self.rechecked.fetch_add(1, Relaxed);
     }
 }
@@ -56,11 +56,11 @@ impl Names for NeverAnswers {
         Err(Pending)
     }
 
-    fn addresses_of(&self, _: &str) -> Result<Arc<[IpAddr]>, Pending> {
+    fn addresses_of(&self, _: &Arc<str>) -> Result<Arc<[IpAddr]>, Pending> {
         Err(Pending)
     }
 
-    fn is_member(&self, _: &str, _: IpAddr) -> Result<bool, Pending> {
+    fn is_member(&self, _: &Arc<str>, _: IpAddr) -> Result<bool, Pending> {
         Err(Pending)
     }
 }

@@ -32,13 +32,13 @@ pub trait Names: Send + Sync {
     fn names_of(&self, client: IpAddr) -> Result<Arc<[String]>, Pending>;
 
     /// The addresses of a host name. None if it does not exist, or if the lookup fails.
-    fn addresses_of(&self, host: &str) -> Result<Arc<[IpAddr]>, Pending>;
+    fn addresses_of(&self, host: &Arc<str>) -> Result<Arc<[IpAddr]>, Pending>;
 
     /// Whether a client is a member of a netgroup, by its address, by one of its names, or by the first label of one.
-    fn is_member(&self, netgroup: &str, client: IpAddr) -> Result<bool, Pending>;
+    fn is_member(&self, netgroup: &Arc<str>, client: IpAddr) -> Result<bool, Pending>;
 
     /// A client was not recognised: hosts may have other addresses by now. Never waits.
-    fn recheck(&self, _host: &str) {}
+    fn recheck(&self, _host: &Arc<str>) {}
 }
 
 /// The name service of this system, which all exports share.

@@ -42,16 +42,16 @@ impl Names for SystemNames {
         self.names.get(&client.to_canonical())
     }
 
-    fn addresses_of(&self, host: &str) -> Result<Arc<[IpAddr]>, Pending> {
-        self.addresses.get(&host.into())
+    fn addresses_of(&self, host: &Arc<str>) -> Result<Arc<[IpAddr]>, Pending> {
+        self.addresses.get(host)
     }
 
-    fn is_member(&self, netgroup: &str, client: IpAddr) -> Result<bool, Pending> {
-        self.memberships.get(&(netgroup.into(), client.to_canonical()))
+    fn is_member(&self, netgroup: &Arc<str>, client: IpAddr) -> Result<bool, Pending> {
+        self.memberships.get(&(netgroup.clone(), client.to_canonical()))
     }
 
-    fn recheck(&self, host: &str) {
-        self.addresses.refresh(&host.into());
+    fn recheck(&self, host: &Arc<str>) {
+        self.addresses.refresh(host);
     }
 }
 
@@ -64,11 +64,11 @@ impl Names for Direct {
         Ok(value(confirmed_names(client.to_canonical())))
     }
 
-    fn addresses_of(&self, host: &str) -> Result<Arc<[IpAddr]>, Pending> {
+    fn addresses_of(&self, host: &Arc<str>) -> Result<Arc<[IpAddr]>, Pending> {
         Ok(value(addresses(host)))
     }
 
-    fn is_member(&self, netgroup: &str, client: IpAddr) -> Result<bool, Pending> {
+    fn is_member(&self, netgroup: &Arc<str>, client: IpAddr) -> Result<bool, Pending> {
         Ok(value(membership(netgroup, client.to_canonical())))
     }
 }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn localhost_is_known_forward_and_backward() {
-        assert!(Direct.addresses_of("localhost").unwrap().contains(&LOCALHOST));
+        assert!(Direct.addresses_of(&"localhost".into()).unwrap().contains(&LOCALHOST));
         let names = Direct.names_of(LOCALHOST).unwrap();
         assert!(names.iter().any(|name| name.starts_with("localhost")), "{names:?}");
         assert_eq!(Direct.names_of("::ffff:127.0.0.1".parse().unwrap()).unwrap(), names);
@@ -146,22 +146,22 @@ mod tests {
     #[test]
     fn what_does_not_exist_has_nothing() {
         // RFC 6761 section 6.4: no resolver may answer for this domain.
-        assert!(Direct.addresses_of("no-such-host.invalid").unwrap().is_empty());
+        assert!(Direct.addresses_of(&"no-such-host.invalid".into()).unwrap().is_empty());
         assert!(Direct.names_of(NOBODY).unwrap().is_empty());
-        assert_eq!(Direct.is_member("no-such-netgroup", LOCALHOST), Ok(false));
+        assert_eq!(Direct.is_member(&"no-such-netgroup".into(), LOCALHOST), Ok(false));
     }
 
     #[test]
     fn what_was_answered_is_kept() {
-        let names = SystemNames::default();
+        let (names, localhost) = (SystemNames::default(), "localhost".into());
         let answered = loop {
-            if let Ok(addresses) = names.addresses_of("localhost") {
+            if let Ok(addresses) = names.addresses_of(&localhost) {
                 break addresses;
             }
         };
         assert!(answered.contains(&LOCALHOST));
-        assert!(Arc::ptr_eq(&answered, &names.addresses_of("localhost").unwrap()));
-        names.recheck("localhost");
-        assert!(Arc::ptr_eq(&answered, &names.addresses_of("localhost").unwrap()), "learnt just now");
+        assert!(Arc::ptr_eq(&answered, &names.addresses_of(&localhost).unwrap()));
+        names.recheck(&localhost);
+        assert!(Arc::ptr_eq(&answered, &names.addresses_of(&localhost).unwrap()), "learnt just now");
     }
 }
