@@ -236,15 +236,18 @@ impl fmt::Display for Export {
         if self.storage == Storage::Memory {
             f.write_str(entry::MEMORY)?;
         }
-        write_path(f, &self.path)?;
-        self.rules.iter().try_for_each(|rule| write!(f, " {}({})", rule.client, rule.options))
+        write_word(f, self.path.as_os_str().as_bytes())?;
+        self.rules.iter().try_for_each(|rule| {
+            f.write_str(" ")?;
+            write_word(f, format!("{}({})", rule.client, rule.options).as_bytes())
+        })
     }
 }
 
 /// What would end a word, or is not ASCII, as octal escapes, as exportfs(8) writes it.
-fn write_path(f: &mut fmt::Formatter<'_>, path: &Path) -> fmt::Result {
+fn write_word(f: &mut fmt::Formatter<'_>, word: &[u8]) -> fmt::Result {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'#');
-    path.as_os_str().as_bytes().iter().try_for_each(|byte| match byte {
+    word.iter().try_for_each(|byte| match byte {
         byte if plain(*byte) => write!(f, "{}", char::from(*byte)),
         byte => write!(f, "\\{byte:03o}"),
     })

@@ -174,7 +174,7 @@ pub(super) mod tests {
     /// Any options.
     pub(in crate::exports) fn any_options() -> impl Strategy<Value = Options> {
         let fsid = prop_oneof![any::<u32>().prop_map(Fsid::Number), any::<u128>().prop_map(Fsid::Uuid)];
-        let path = "/[a-z0-9/.é-]{0,12}".prop_map(|path| MountPoint::Path(path.into()));
+        let path = "/[a-z0-9/. é#\"-]{0,12}".prop_map(|path| MountPoint::Path(path.into()));
         let mountpoint = prop_oneof![Just(MountPoint::Export), path];
         let ids = (0..u32::MAX, 0..u32::MAX, ranges(), ranges());
         (any::<[bool; 6]>(), ids, option::of(fsid), option::of(mountpoint)).prop_map(
