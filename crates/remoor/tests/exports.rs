@@ -89,9 +89,9 @@ fn skip(what: &str, reason: &str) {
     match std::env::var_os("REMOOR_SKIP_LOG") {
         Some(log) => {
             let mut log = fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
-            writeln!(log, "TEST {what}: because it {reason}").unwrap();
+            writeln!(log, "{what}: because it {reason}").unwrap();
         }
-        None => eprintln!("SKIPPED {what}: {reason}"),
+        None => eprintln!("skipped {what}: because it {reason}"),
     }
 }
 

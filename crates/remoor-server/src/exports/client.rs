@@ -102,10 +102,26 @@ impl ClientSpec {
     /// Whether it names this client. Only names ask the name service; [`Pending`] if that has not answered yet.
     pub fn matches(&self, client: IpAddr, names: &dyn Names) -> Result<bool, Pending> {
         let client = client.to_canonical();
+        self.matches_address(client).map_or_else(|| self.matches_name(client, names), Ok)
+    }
+
+    /// What can be told of a canonical address without names. Every call comes here, so it is to be inlined.
+    #[inline]
+    pub(super) fn matches_address(&self, client: IpAddr) -> Option<bool> {
+        match (self, client) {
+            (Self::Address(address), _) => Some(*address == client),
+            (Self::Network(IpNet::V4(net)), IpAddr::V4(client)) => Some(net.contains(&client)),
+            (Self::Network(IpNet::V6(net)), IpAddr::V6(client)) => Some(net.contains(&client)),
+            (Self::Network(_), _) => Some(false),
+            (Self::Any, _) => Some(true),
+            _ => None,
+        }
+    }
+
+    /// As [`ClientSpec::matches`], for a canonical address and those that go by names.
+    pub(super) fn matches_name(&self, client: IpAddr, names: &dyn Names) -> Result<bool, Pending> {
         Ok(match self {
-            Self::Address(address) => *address == client,
-            Self::Network(net) => net.contains(&client),
-            Self::Any => true,
+            Self::Address(_) | Self::Network(_) | Self::Any => false,
             Self::Host(host) => names.addresses_of(host)?.contains(&client),
             Self::Wildcard(pattern) => names.names_of(client)?.iter().any(|name| pattern.matches(name)),
             Self::Netgroup(group) => names.is_member(group, client)?,

@@ -218,7 +218,8 @@ pub(crate) fn decide<'a>(
 ) -> Result<Option<&'a Rule>, Pending> {
     let client = client.to_canonical();
     for rule in rules {
-        if rule.client.matches(client, names)? {
+        let by_address = rule.client.matches_address(client);
+        if by_address.map_or_else(|| rule.client.matches_name(client, names), Ok)? {
             return Ok(Some(rule));
         }
     }
