@@ -423,15 +423,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_is_added_takes_its_precedence() {
+        let rig = Rig::new("memory:/a *(ro)");
+        rig.exporter.add("192.0.2.0/24:memory:/a", "rw").unwrap();
+        assert_eq!(rig.list(), ["192.0.2.0/24:memory:/a rw", "*:memory:/a "]);
+        rig.configure("memory:/a 192.0.2.1(rw)");
+        rig.exporter.reload(Reload::Add).unwrap();
+        assert_eq!(rig.list(), ["192.0.2.1:memory:/a rw", "192.0.2.0/24:memory:/a rw", "*:memory:/a "]);
+    }
+
+    #[test]
     fn what_cannot_be_exported_changes_nothing() {
         let rig = Rig::new("memory:/a *(rw,fsid=1)");
         let before = rig.exporter.list();
         rig.configure("memory:/b *(rw)\nmemory:/c *(rww)");
         let error = rig.exporter.reload(Reload::Exactly).unwrap_err().to_string();
-        assert!(error.starts_with("/etc/exports line 2: unknown option \"rww\""), "{error}");
+        assert!(error.starts_with("/etc/exports:2: unknown option \"rww\""), "{error}");
         rig.configure("memory:/b *(rw)\n/does/not/exist *(rw)");
         let error = rig.exporter.reload(Reload::Exactly).unwrap_err().to_string();
-        assert!(error.starts_with("/etc/exports line 2: cannot export \"/does/not/exist\""), "{error}");
+        assert!(error.starts_with("/etc/exports:2: cannot export \"/does/not/exist\""), "{error}");
         rig.configure("");
         let error = rig.exporter.add(":memory:/x", "rw,fsid=1").unwrap_err().to_string();
         assert!(error.contains("have the same identity 0x1"), "{error}");

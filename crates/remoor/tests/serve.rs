@@ -400,7 +400,7 @@ fn sighup_reads_the_exports_again_or_leaves_them_as_they_were() {
     write("memory:/b *(ro,insecure,no_subtree_check)\nmemory:/c *(rw,insecur)\n");
     server.signal(Signal::HUP);
     let told = await_line(&server.log, "exports stay as they were");
-    assert!(told.contains("exports line 2: unknown option \"insecur\""), "{told}");
+    assert!(told.contains("exports:2: unknown option \"insecur\""), "{told}");
     assert!(client.call::<v3::Getattr>(&on_file()).into_result().is_ok());
     write("memory:/b *(ro,insecure,no_subtree_check)\n");
     server.signal(Signal::HUP);
