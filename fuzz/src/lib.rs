@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod exports;
 pub mod message;
 pub mod mnt;
 pub mod nfs_args;

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use crate::exports::{Export, Exports, Origin, ParseError, Rule, Storage, Warning};
+use crate::exports::{Export, Exports, Finding, Origin, ParseError, Rule, Storage};
+use crate::names;
 use crate::opener::Opener;
 use crate::server::StartError;
 use crate::state::State;
@@ -112,7 +113,8 @@ impl Exporter {
     /// Exports what is configured.
     pub fn reload(&self, how: Reload) -> Result<Changes, ChangeError> {
         let _changing = self.begin()?;
-        let Exports { mut list, warnings, .. } = (self.source)()?;
+        let Exports { mut list, warnings, notes } = (self.source)()?;
+        notes.iter().for_each(|note| tracing::info!("{note}"));
         if how == Reload::Add {
             add_missing(&mut list, &self.state.table().list);
         }
@@ -123,7 +125,8 @@ impl Exporter {
     pub fn add(&self, client_path: &str, options: &str) -> Result<Changes, ChangeError> {
         let _changing = self.begin()?;
         let place = Place::parse(client_path)?;
-        let Exports { list: asked, warnings, .. } = place.export(options)?;
+        let Exports { list: asked, mut warnings, notes } = place.export(options)?;
+        warnings.extend(notes);
         let configured = (self.source)()?.list;
         let base = asked.iter().find_map(|e| e.rules.first().and_then(|rule| find(&configured, e, rule)));
         let mut list = match base {
@@ -161,23 +164,26 @@ impl Exporter {
 
     /// Exports this first.
     pub(crate) fn start(&self, exports: Exports) -> Result<(), StartError> {
-        let Exports { list, warnings, .. } = exports;
+        let Exports { list, warnings, notes } = exports;
+        notes.iter().for_each(|note| tracing::info!("{note}"));
         self.swap(list, &warnings).map(drop)
     }
 
-    fn replace(&self, list: Vec<Export>, warnings: &[Warning]) -> Result<Changes, ChangeError> {
+    fn replace(&self, list: Vec<Export>, warnings: &[Finding]) -> Result<Changes, ChangeError> {
         let changes = self.swap(list, warnings)?;
         let (exported, unexported) = (changes.exported.len(), changes.unexported.len());
         tracing::info!(exported, unexported, unchanged = changes.unchanged, "exports changed");
         Ok(changes)
     }
 
-    fn swap(&self, list: Vec<Export>, warnings: &[Warning]) -> Result<Changes, StartError> {
+    fn swap(&self, list: Vec<Export>, warnings: &[Finding]) -> Result<Changes, StartError> {
         let before = self.state.table();
+        let list: Vec<Export> = list.into_iter().filter(Export::is_mounted_or_told).collect();
+        Exports::look_up_hosts(&list, names::system());
         let table = self.opener.table(list, &before)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let mut changes = difference(&before.list, &table.list);
-        changes.warnings = warnings.iter().map(Warning::to_string).collect();
+        changes.warnings = warnings.iter().map(Finding::to_string).collect();
         log(&changes);
         self.state.export(table);
         Ok(changes)
@@ -231,7 +237,8 @@ impl Place {
         let line = format!("{} {}({options})", escaped(&self.path), self.client);
         let said = |e: ParseError| ParseError { origin: argument.clone(), ..e };
         let mut exports = Exports::parse(Path::new(""), line.as_bytes()).map_err(said)?;
-        exports.warnings.iter_mut().for_each(|warning| warning.origin = argument.clone());
+        let findings = exports.warnings.iter_mut().chain(&mut exports.notes);
+        findings.for_each(|finding| finding.origin = argument.clone());
         let rules = exports.list.iter_mut().flat_map(|export| &mut export.rules);
         rules.for_each(|rule| rule.origin = argument.clone());
         Ok(exports)
@@ -273,7 +280,7 @@ fn add_missing(list: &mut Vec<Export>, others: &[Export]) {
             continue;
         }
         match list.iter_mut().find(|export| is_same(export, other)) {
-            Some(export) => export.rules.extend(missing),
+            Some(export) => missing.into_iter().for_each(|rule| drop(export.add(rule))),
             None => list.push(Export { rules: missing, ..other.clone() }),
         }
     }
@@ -416,15 +423,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_is_added_takes_its_precedence() {
+        let rig = Rig::new("memory:/a *(ro)");
+        rig.exporter.add("192.0.2.0/24:memory:/a", "rw").unwrap();
+        assert_eq!(rig.list(), ["192.0.2.0/24:memory:/a rw", "*:memory:/a "]);
+        rig.configure("memory:/a 192.0.2.1(rw)");
+        rig.exporter.reload(Reload::Add).unwrap();
+        assert_eq!(rig.list(), ["192.0.2.1:memory:/a rw", "192.0.2.0/24:memory:/a rw", "*:memory:/a "]);
+    }
+
+    #[test]
     fn what_cannot_be_exported_changes_nothing() {
         let rig = Rig::new("memory:/a *(rw,fsid=1)");
         let before = rig.exporter.list();
         rig.configure("memory:/b *(rw)\nmemory:/c *(rww)");
         let error = rig.exporter.reload(Reload::Exactly).unwrap_err().to_string();
-        assert!(error.starts_with("/etc/exports line 2: unknown option \"rww\""), "{error}");
+        assert!(error.starts_with("/etc/exports:2: unknown option \"rww\""), "{error}");
         rig.configure("memory:/b *(rw)\n/does/not/exist *(rw)");
         let error = rig.exporter.reload(Reload::Exactly).unwrap_err().to_string();
-        assert!(error.starts_with("/etc/exports line 2: cannot export \"/does/not/exist\""), "{error}");
+        assert!(error.starts_with("/etc/exports:2: cannot export \"/does/not/exist\""), "{error}");
         rig.configure("");
         let error = rig.exporter.add(":memory:/x", "rw,fsid=1").unwrap_err().to_string();
         assert!(error.contains("have the same identity 0x1"), "{error}");

@@ -17,6 +17,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`exports`] | exports(5): form, options, who gets what |
+//! | [`names`] | the system's name service: hosts, netgroups, groups of users |
 //! | `net` | sockets and threads; knows records, not NFS |
 //! | `service` | from record to reply, RFC 5531 |
 //! | `v3`, `mnt` | the procedures, one file each |
@@ -50,6 +51,7 @@ pub mod fuzz;
 pub mod handle;
 mod metrics;
 mod mnt;
+pub mod names;
 mod net;
 mod opener;
 pub mod portmap;

@@ -104,7 +104,7 @@ fn dump(request: &Request<'_>) -> List<MountEntry> {
 fn exports(request: &Request<'_>) -> List<ExportEntry> {
     let groups = |export: &ServedExport| {
         let all = export.rules.iter().any(|rule| rule.client == ClientSpec::Any);
-        let named = export.rules.iter().filter(|_| !all).map(|rule| name(rule.client));
+        let named = export.rules.iter().filter(|_| !all).map(|rule| name(&rule.client));
         List(named.collect())
     };
     let entry =

@@ -203,7 +203,7 @@ fn tell(text: &str) {
 }
 
 /// A reader that closed its end has seen enough, and the exit code still tells the verdict.
-fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+pub(crate) fn written(outcome: io::Result<()>) -> Result<(), Failure> {
     match outcome {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome.context("cannot write the report to standard output").map_err(Failure::Cannot),

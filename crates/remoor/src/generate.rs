@@ -53,8 +53,13 @@ fn write_all(dir: &Path) -> io::Result<()> {
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
-    let commands = [program.clone()].into_iter().chain(program.get_subcommands().cloned());
-    commands.map(|command| page(&command)).collect()
+    with_subcommands(&program).iter().map(page).collect()
+}
+
+/// A command, its subcommands, and theirs.
+pub(crate) fn with_subcommands(command: &clap::Command) -> Vec<clap::Command> {
+    let below = command.get_subcommands().flat_map(with_subcommands);
+    [command.clone()].into_iter().chain(below).collect()
 }
 
 fn page(command: &clap::Command) -> io::Result<(String, Vec<u8>)> {
@@ -91,10 +96,9 @@ mod tests {
 
     /// The program and its subcommands.
     fn shown() -> Vec<clap::Command> {
-        let mut program = Cli::command();
+        let mut program = Cli::command().disable_help_subcommand(true);
         program.build();
-        let subcommands = program.get_subcommands().filter(|c| c.get_name() != "help");
-        [program.clone()].into_iter().chain(subcommands.cloned()).collect()
+        with_subcommands(&program)
     }
 
     fn text_of(page: &[u8]) -> String {
@@ -105,8 +109,13 @@ mod tests {
     fn every_option_is_in_the_man_page_of_its_command() {
         let pages = pages().unwrap();
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        let wanted = ["remoor", "remoor-drill", "remoor-serve", "remoor-exportfs", "remoor-status"];
-        assert_eq!(names, wanted.map(|name| format!("{name}.1")));
+        let exports = ["remoor-exports", "remoor-exports-check", "remoor-exports-options"];
+        let wanted = [
+            &["remoor", "remoor-drill"],
+            &exports[..],
+            &["remoor-serve", "remoor-exportfs", "remoor-status"],
+        ];
+        assert_eq!(names, wanted.concat().iter().map(|name| format!("{name}.1")).collect::<Vec<_>>());
         for (command, (name, page)) in shown().iter().zip(&pages) {
             let page = text_of(page);
             for option in command.get_arguments().filter_map(|argument| argument.get_long()) {
@@ -138,10 +147,10 @@ mod tests {
             let path = file.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
             assert!(!text.contains(NAME), "{} tells of a command for packagers", path.display());
-            for option in ["probe-delay", "rounds", "exports", "workers", "metrics", "watch"] {
+            for option in ["probe-delay", "rounds", "exports", "strict", "workers", "metrics", "watch"] {
                 assert!(text.contains(option), "{option} is not in {}", path.display());
             }
         }
-        assert_eq!(fs::read_dir(dir.path().join("man")).unwrap().count(), 5);
+        assert_eq!(fs::read_dir(dir.path().join("man")).unwrap().count(), pages().unwrap().len());
     }
 }

@@ -4,6 +4,7 @@ mod columns;
 mod control;
 mod drill;
 mod exportfs;
+mod exports;
 mod generate;
 mod serve;
 mod state_dir;
@@ -26,6 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Drill(drill::Args),
+    Exports(exports::Args),
     Serve(Box<serve::Args>),
     Exportfs(exportfs::Args),
     Status(status::Args),
@@ -44,7 +46,7 @@ enum LogFormat {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for a drill: every case came out as predicted and nothing was lost
-  1  a drill's case came out otherwise
+  1  a drill's case came out otherwise; exports check --strict: there are warnings
   2  the command line, an option or a file is wrong
   3  it could not run here: a permission, a namespace, a port, a program or the running server is missing
 
@@ -52,7 +54,7 @@ Logs go to standard error; RUST_LOG sets their level, for example RUST_LOG=debug
 
 /// How a subcommand ends, besides success.
 enum Failure {
-    /// A case failed; the report says why.
+    /// A case failed, or a check that is to be strict; the report says why.
     Case,
     /// Bad input.
     Usage(anyhow::Error),
@@ -86,6 +88,7 @@ fn run() -> Result<(), Failure> {
     }
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
         Command::Drill(args) => start_log("warn", LogFormat::Text).and_then(|()| drill::run(&args)),
+        Command::Exports(args) => start_log("error", LogFormat::Text).and_then(|()| exports::run(&args)),
         Command::Serve(args) => start_log("info", args.log_format).and_then(|()| serve::run(&args)),
         Command::Exportfs(args) => exportfs::run(&args),
         Command::Status(args) => status::run(&args),
@@ -139,8 +142,7 @@ mod tests {
     fn helps() -> Vec<(clap::Command, [String; 2])> {
         let mut program = Cli::command().term_width(columns::WIDTH);
         program.build();
-        let commands: Vec<_> =
-            [program.clone()].into_iter().chain(program.get_subcommands().cloned()).collect();
+        let commands = generate::with_subcommands(&program);
         let render = |mut command: clap::Command| {
             let texts = [command.render_long_help().to_string(), command.render_help().to_string()];
             (command, texts)
@@ -185,6 +187,7 @@ mod tests {
             let cli = Cli::try_parse_from(&example).unwrap_or_else(|e| panic!("{example:?}: {e}"));
             match cli.command {
                 Command::Drill(args) => drop(args.matrix().cases().unwrap()),
+                Command::Exports(_) => {}
                 Command::Serve(args) => {
                     assert!(remoor_server::exports::Exports::from_args(&args.export).is_ok())
                 }

@@ -90,10 +90,9 @@ A `secure` export (the default) refuses source ports above 1023, as the Linux se
 that mount with noresvport need `insecure`.";
 
 fn option_row(row: &OptionRow) -> String {
-    let argument = row.argument.map(|argument| format!("={argument}")).unwrap_or_default();
     let default = if row.default == "yes" { " (default)" } else { "" };
     let meaning = format!("{}{default}", row.meaning.trim_end_matches('.'));
-    columns::row(&format!("  {}{argument}", row.name), 25, &meaning)
+    columns::row(&format!("  {}", row.usage()), 25, &meaning)
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {

@@ -150,8 +150,8 @@ fn what_exportfs_cannot_do_changes_nothing_and_has_its_code() {
         assert!(stderr.contains(text) && stderr.lines().count() == 1, "{args:?}: {stderr}");
     };
     place.configure("memory:/a *(rw,no_subtree_check)\nmemory:/b *(rw,secur)\n");
-    fails(&["-ra"], 2, "exports line 2: unknown option \"secur\"; did you mean \"secure\"?");
-    fails(&["-a"], 2, "exports line 2: unknown option");
+    fails(&["-ra"], 2, "exports:2: unknown option \"secur\"; did you mean \"secure\"?");
+    fails(&["-a"], 2, "exports:2: unknown option");
     place.configure("");
     fails(&["-u", "192.0.2.1:memory:/a"], 2, "memory:/a is not exported to 192.0.2.1");
     fails(&["-u"], 2, "-u needs CLIENT:PATH");

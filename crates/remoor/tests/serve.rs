@@ -400,7 +400,7 @@ fn sighup_reads_the_exports_again_or_leaves_them_as_they_were() {
     write("memory:/b *(ro,insecure,no_subtree_check)\nmemory:/c *(rw,insecur)\n");
     server.signal(Signal::HUP);
     let told = await_line(&server.log, "exports stay as they were");
-    assert!(told.contains("exports line 2: unknown option \"insecur\""), "{told}");
+    assert!(told.contains("exports:2: unknown option \"insecur\""), "{told}");
     assert!(client.call::<v3::Getattr>(&on_file()).into_result().is_ok());
     write("memory:/b *(ro,insecure,no_subtree_check)\n");
     server.signal(Signal::HUP);
@@ -424,7 +424,7 @@ fn what_cannot_be_served_is_told_once_with_the_documented_code() {
     let address = taken.local_addr().unwrap().to_string();
     let below_file = format!("{file}/state");
     let cases: [(i32, &[&str], &str); 6] = [
-        (2, &["--exports", &file], "exports line 3: unknown option \"insecur\"; did you mean \"insecure\"?"),
+        (2, &["--exports", &file], "exports:3: unknown option \"insecur\"; did you mean \"insecure\"?"),
         (2, &["--exports", &missing], "missing: cannot read exports: No such file or directory"),
         (2, &["--export", &missing, "--state", &state], "missing\": No such file or directory"),
         (2, &["--export", "memory:/x", "--node", "a/b", "--state", &state], "node name \"a/b\": use letters"),

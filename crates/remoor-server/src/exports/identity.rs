@@ -21,19 +21,31 @@ impl FromStr for Fsid {
     type Err = &'static str;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        const MUST_BE: &str = "a number, root, or a UUID";
         if s == "root" {
             return Ok(Self::Number(0));
         }
-        if let Ok(number) = s.parse() {
-            return Ok(Self::Number(number));
-        }
-        // libblkid and exports(5) take 32 hexadecimal digits with any of `-`, `:` or `.` between them.
-        let digits: String = s.chars().filter(|c| !matches!(c, '-' | ':' | '.')).collect();
-        let is_uuid = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let uuid = is_uuid.then(|| u128::from_str_radix(&digits, 16).ok()).flatten();
-        uuid.map(Self::Uuid).ok_or(MUST_BE)
+        let known = uuid(s).map(Self::Uuid).or_else(|| number(s).map(Self::Number));
+        known.ok_or("a number below 4294967296, root, or a UUID of 32 hexadecimal digits")
     }
+}
+
+/// 32 hexadecimal digits and any punctuation, as exports(5) has it.
+fn uuid(s: &str) -> Option<u128> {
+    let digits: String = s.chars().filter(|c| !c.is_ascii_punctuation()).collect();
+    let is_uuid = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_uuid.then(|| u128::from_str_radix(&digits, 16).ok()).flatten()
+}
+
+/// In the notations that exportfs(8) takes (strtoul(3) with base 0), so that the same file gives the same identity.
+fn number(s: &str) -> Option<u32> {
+    if s.contains('+') {
+        return None;
+    }
+    if let Some(hexadecimal) = s.strip_prefix("0x").or_else(|| s.strip_prefix("0X")) {
+        return u32::from_str_radix(hexadecimal, 16).ok();
+    }
+    let radix = if s.starts_with('0') { 8 } else { 10 };
+    u32::from_str_radix(s, radix).ok()
 }
 
 impl fmt::Display for Fsid {
@@ -68,12 +80,24 @@ mod tests {
     fn forms_of_fsid() {
         assert_eq!("root".parse(), Ok(Fsid::Number(0)));
         assert_eq!("17".parse(), Ok(Fsid::Number(17)));
+        assert_eq!("0".parse(), Ok(Fsid::Number(0)));
+        assert_eq!("0x1F".parse(), Ok(Fsid::Number(31)));
+        assert_eq!("010".parse(), Ok(Fsid::Number(8)));
+        assert_eq!("4294967295".parse(), Ok(Fsid::Number(u32::MAX)));
         let uuid = "00000000-0000-0001-0000-000000000006".parse();
         assert_eq!(uuid, Ok(Fsid::Uuid(1 << 64 | 6)));
+        assert_eq!("00000000:00000001:00000000.00000006".parse(), uuid);
         assert_eq!(export_id(uuid.ok(), Path::new("/x")), 7);
-        for bad in ["", "-1", "4294967296", "0123", "00000000-0000-0001-0000-00000000000g"] {
-            let number = bad == "0123";
-            assert_eq!(bad.parse::<Fsid>().is_ok(), number, "{bad}");
+        let digit_g = "00000000-0000-0001-0000-00000000000g";
+        for bad in ["", "-1", "+1", "4294967296", "09", "0x", "0x+1", "1f", "Root", digit_g] {
+            assert!(bad.parse::<Fsid>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_read_back() {
+        for fsid in [Fsid::Number(0), Fsid::Number(u32::MAX), Fsid::Uuid(0), Fsid::Uuid(u128::MAX - 1)] {
+            assert_eq!(fsid.to_string().parse(), Ok(fsid));
         }
     }
 

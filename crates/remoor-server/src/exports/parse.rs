@@ -1,16 +1,19 @@
 //! From text to [`Exports`]: files in the form of exports(5), and the short form of the command line.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::client::{ClientError, ClientSpec};
-use super::lexer::{self, Entry, OpenQuote};
-use super::option::{self, OptionError, Options};
-use super::{Export, Exports, Origin, Rule, Storage, Warning};
+use super::client::ClientError;
+use super::entry::{Reader, shown};
+use super::lexer::{self, OpenQuote};
+use super::option::OptionError;
+use super::{Exports, Origin};
 
 /// Most lines, exports and clients are bounded by the size of the file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;
+/// Files of `/etc/exports.d`.
+pub const MAX_FILES: usize = 1024;
 
 /// Why exports were not taken: where, and what is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -28,15 +31,19 @@ pub struct ParseError {
 #[allow(missing_docs, reason = "the message says it")]
 pub enum ParseErrorKind {
     #[error("cannot read exports: {0}")]
-    Read(#[source] std::io::Error),
-    #[error("the file has {0} bytes, more than {MAX_FILE_BYTES}")]
-    TooLong(u64),
-    #[error("a quote is not closed on this line")]
-    OpenQuote,
+    Read(#[source] io::Error),
+    #[error("the file has more than {MAX_FILE_BYTES} bytes; split it in /etc/exports.d")]
+    TooLong,
+    #[error("more than {MAX_FILES} files end in .exports; join some")]
+    TooManyFiles,
+    #[error("a quote is not closed on this line: {0:?}")]
+    OpenQuote(String),
     #[error("{0:?} is not an absolute path; an export begins with / (or memory:/)")]
     NotAbsolute(PathBuf),
     #[error("{0:?}: \"(\" without \")\" at the end of the word; options must not contain blanks")]
     OpenParenthesis(String),
+    #[error("{0:?}: options stand in parentheses, as in host(ro)")]
+    NoParenthesis(String),
     #[error("{0:?} is not UTF-8")]
     NotUtf8(String),
     #[error(transparent)]
@@ -47,253 +54,187 @@ pub enum ParseErrorKind {
     TwoFsids(PathBuf),
 }
 
+/// What files or arguments say, and everything that is wrong with them.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// What could be understood. What could not is missing, so it is to be used only if there are no errors.
+    pub exports: Exports,
+    /// In the order in which they were found.
+    pub errors: Vec<ParseError>,
+}
+
+impl Parsed {
+    /// Reads files in the form of exports(5), one after the other.
+    pub fn from_files(files: &[PathBuf]) -> Self {
+        let mut parsed = Self::default();
+        files.iter().for_each(|file| parsed.read(file, |_| false));
+        parsed
+    }
+
+    /// Reads what exportfs(8) reads below `root`: `/etc/exports` and `/etc/exports.d/*.exports`, sorted by name, without
+    /// those that begin with a dot. What is missing is no error.
+    pub fn from_system(root: &Path) -> Self {
+        let mut parsed = Self::default();
+        let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        parsed.read(&root.join("etc/exports"), missing);
+        let dir = root.join("etc/exports.d");
+        match extra_tables(&dir) {
+            Ok(files) if files.len() > MAX_FILES => parsed.fail(&dir, ParseErrorKind::TooManyFiles),
+            Ok(files) => files.iter().for_each(|file| parsed.read(file, missing)),
+            Err(error) if missing(&error) => {}
+            Err(error) => parsed.fail(&dir, ParseErrorKind::Read(error)),
+        }
+        parsed
+    }
+
+    /// Parses text in the form of exports(5); `file` is its name in messages.
+    pub fn from_text(file: &Path, text: &[u8]) -> Self {
+        let mut parsed = Self::default();
+        parsed.text(file, text);
+        parsed
+    }
+
+    /// The exports if nothing is wrong, else the first error.
+    pub fn into_result(self) -> Result<Exports, ParseError> {
+        self.errors.into_iter().next().map_or(Ok(self.exports), Err)
+    }
+
+    fn read(&mut self, file: &Path, ignore: impl Fn(&io::Error) -> bool) {
+        match read_bounded(file) {
+            Ok(text) if text.len() as u64 > MAX_FILE_BYTES => self.fail(file, ParseErrorKind::TooLong),
+            Ok(text) => self.text(file, &text),
+            Err(error) if ignore(&error) => {}
+            Err(error) => self.fail(file, ParseErrorKind::Read(error)),
+        }
+    }
+
+    fn text(&mut self, file: &Path, text: &[u8]) {
+        for entry in lexer::entries(text) {
+            match entry {
+                Ok(entry) => Reader::new(self, file, entry.has_comment).entry(&entry),
+                Err(OpenQuote { line, text }) => {
+                    let kind = ParseErrorKind::OpenQuote(shown(&text));
+                    self.errors.push(ParseError { origin: Origin::File(file.into(), line), kind });
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, file: &Path, kind: ParseErrorKind) {
+        self.errors.push(ParseError { origin: Origin::File(file.into(), 0), kind });
+    }
+}
+
+/// At most one byte more than a file may have, whatever it is.
+fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    std::fs::File::open(file)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The files of a directory that exportfs(8) takes for export tables, by name.
+fn extra_tables(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let name_bytes = name.as_bytes();
+        if name_bytes.ends_with(b".exports") && !name_bytes.starts_with(b".") {
+            files.push(dir.join(name));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 impl Exports {
     /// Reads a file in the form of exports(5).
     pub fn from_file(path: &Path) -> Result<Self, ParseError> {
-        let failed = |kind| ParseError { origin: Origin::File(path.into(), 0), kind };
-        let bytes = std::fs::metadata(path).map_err(|e| failed(ParseErrorKind::Read(e)))?.len();
-        if bytes > MAX_FILE_BYTES {
-            return Err(failed(ParseErrorKind::TooLong(bytes)));
-        }
-        let text = std::fs::read(path).map_err(|e| failed(ParseErrorKind::Read(e)))?;
-        Self::parse(path, &text)
+        Parsed::from_files(&[path.into()]).into_result()
+    }
+
+    /// Reads `/etc/exports` and `/etc/exports.d/*.exports` below `root`, see [`Parsed::from_system`].
+    pub fn from_system(root: &Path) -> Result<Self, ParseError> {
+        Parsed::from_system(root).into_result()
     }
 
     /// Parses text in the form of exports(5); `file` is its name in messages.
     pub fn parse(file: &Path, text: &[u8]) -> Result<Self, ParseError> {
-        let mut exports = Self::default();
-        let at = |line| Origin::File(file.into(), line);
-        let entries = lexer::entries(text)
-            .map_err(|OpenQuote(line)| ParseError { origin: at(line), kind: ParseErrorKind::OpenQuote })?;
-        for entry in entries {
-            let origin = at(entry.line);
-            exports.entry(&entry, &origin).map_err(|kind| ParseError { origin, kind })?;
-        }
-        Ok(exports)
+        Parsed::from_text(file, text).into_result()
     }
 
     /// Parses `DIR`, `DIR:OPTIONS` or `DIR:CLIENT(OPTIONS) ...`, as in `/srv/data:rw,insecure` and
     /// `/srv/data:192.0.2.0/24(rw)`. Without a client the export is for everybody who can reach the listen address,
     /// which is loopback unless another is given.
     pub fn from_args<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Result<Self, ParseError> {
-        let mut exports = Self::default();
+        let mut parsed = Parsed::default();
         for arg in args {
-            let origin = Origin::Argument(arg.as_ref().into());
-            exports.argument(arg.as_ref(), &origin).map_err(|kind| ParseError { origin, kind })?;
+            let arg = arg.as_ref();
+            Reader::new(&mut parsed, Path::new(""), false).argument(arg);
         }
-        Ok(exports)
-    }
-
-    fn argument(&mut self, arg: &str, origin: &Origin) -> Result<(), ParseErrorKind> {
-        let (memory, path) = arg.strip_prefix(MEMORY).map_or(("", arg), |path| (MEMORY, path));
-        let (path, rest) = path.split_once(':').unwrap_or((path, ""));
-        let (storage, path) = place(format!("{memory}{path}").into_bytes())?;
-        if rest.contains('(') {
-            for word in rest.split_ascii_whitespace() {
-                self.client(&storage, &path, word, &Options::default(), origin)?;
-            }
-            return Ok(());
-        }
-        let mut options = Options::default();
-        self.options(&mut options, rest, origin)?;
-        self.add(storage, path, Rule { client: ClientSpec::Any, options, origin: origin.clone() })
-    }
-
-    fn entry(&mut self, entry: &Entry, origin: &Origin) -> Result<(), ParseErrorKind> {
-        let Some((path, clients)) = entry.words.split_first() else { return Ok(()) };
-        let (storage, path) = place(path.text.clone())?;
-        let mut defaults = Options::default();
-        let mut named = 0;
-        for word in clients {
-            let word = std::str::from_utf8(&word.text)
-                .map_err(|_| ParseErrorKind::NotUtf8(String::from_utf8_lossy(&word.text).into()))?;
-            if let Some(list) = word.strip_prefix('-') {
-                self.options(&mut defaults, list, origin)?;
-            } else {
-                self.client(&storage, &path, word, &defaults, origin)?;
-                named += 1;
-            }
-        }
-        if named == 0 {
-            self.warn(origin, format!("{path:?} names no client and is exported to everybody; write *"));
-            self.add(
-                storage,
-                path,
-                Rule { client: ClientSpec::Any, options: defaults, origin: origin.clone() },
-            )?;
-        }
-        Ok(())
-    }
-
-    fn client(
-        &mut self,
-        storage: &Storage,
-        path: &Path,
-        word: &str,
-        defaults: &Options,
-        origin: &Origin,
-    ) -> Result<(), ParseErrorKind> {
-        let (client, list) = split_client(word)?;
-        if client.is_empty() {
-            self.warn(
-                origin,
-                format!(
-                    "{word:?} stands alone and exports {path:?} to everybody; \
-                 a blank before \"(\" separates options from their client"
-                ),
-            );
-        }
-        let mut options = defaults.clone();
-        self.options(&mut options, list, origin)?;
-        let client = ClientSpec::parse(if client.is_empty() { "*" } else { client })?;
-        self.note_risks(path, client, &options, origin);
-        self.add(storage.clone(), path.into(), Rule { client, options, origin: origin.clone() })
-    }
-
-    fn options(&mut self, options: &mut Options, list: &str, origin: &Origin) -> Result<(), ParseErrorKind> {
-        for word in list.split(',').filter(|word| !word.is_empty()) {
-            if let Some(reason) = option::apply(options, word)? {
-                self.warn(origin, format!("option {word:?} has no effect: {reason}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn note_risks(&mut self, path: &Path, client: ClientSpec, options: &Options, origin: &Origin) {
-        if options.subtree_check.is_none() {
-            let text = format!(
-                "{path:?} for {client}: neither subtree_check nor no_subtree_check is given; no_subtree_check is assumed"
-            );
-            self.warn(origin, text);
-        }
-        if !options.root_squash && client == ClientSpec::Any {
-            self.warn(origin, format!("{path:?} gives root to everybody: no_root_squash for *"));
-        }
-    }
-
-    fn warn(&mut self, origin: &Origin, text: String) {
-        self.warnings.push(Warning { origin: origin.clone(), text });
-    }
-
-    fn add(&mut self, storage: Storage, path: PathBuf, rule: Rule) -> Result<(), ParseErrorKind> {
-        let Some(at) = self.list.iter().position(|e| e.path == path && e.storage == storage) else {
-            self.list.push(Export { storage, path, rules: vec![rule] });
-            return Ok(());
-        };
-        if self.list[at].fsid() != rule.options.fsid
-            && rule.options.fsid.is_some()
-            && self.list[at].fsid().is_some()
-        {
-            return Err(ParseErrorKind::TwoFsids(path));
-        }
-        if self.list[at].rules.iter().any(|r| r.client == rule.client) {
-            let text = format!("{path:?} is exported to {} twice; the first counts", rule.client);
-            self.warn(&rule.origin.clone(), text);
-            return Ok(());
-        }
-        self.list[at].rules.push(rule);
-        Ok(())
-    }
-}
-
-/// Before a path: the export is kept in memory, empty at every start.
-const MEMORY: &str = "memory:";
-
-fn place(text: Vec<u8>) -> Result<(Storage, PathBuf), ParseErrorKind> {
-    let (storage, text) = match text.strip_prefix(MEMORY.as_bytes()) {
-        Some(rest) => (Storage::Memory, rest.to_vec()),
-        None => (Storage::Local, text),
-    };
-    let path = PathBuf::from(OsString::from_vec(text));
-    if path.is_absolute() { Ok((storage, path)) } else { Err(ParseErrorKind::NotAbsolute(path)) }
-}
-
-fn split_client(word: &str) -> Result<(&str, &str), ParseErrorKind> {
-    let open = || ParseErrorKind::OpenParenthesis(word.into());
-    match word.split_once('(') {
-        None => Ok((word, "")),
-        Some((client, list)) => {
-            Ok((client, list.strip_suffix(')').filter(|l| !l.contains(['(', ')'])).ok_or_else(open)?))
-        }
+        parsed.into_result()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::exports::{ClientSpec, Storage};
 
-    fn parse(text: &str) -> Result<Exports, String> {
-        Exports::parse(Path::new("/etc/exports"), text.as_bytes()).map_err(|e| e.to_string())
-    }
-
-    fn effective(text: &str) -> Vec<String> {
-        let exports = parse(text).unwrap();
-        let rules = exports.list.iter().flat_map(|e| e.rules.iter().map(move |r| (e, r)));
-        rules.map(|(e, r)| format!("{} {} {}", e.path.display(), r.client, r.options)).collect()
-    }
-
-    fn warnings(text: &str) -> Vec<String> {
-        parse(text).unwrap().warnings.iter().map(Warning::to_string).collect()
+    #[test]
+    fn every_error_is_told_and_the_rest_is_read() {
+        let text = "/a *(rww,roo) 192.0.2.300\n/b \"x\nc *\n/d *(ro)\n";
+        let parsed = |text: &str| Parsed::from_text(Path::new("/etc/exports"), text.as_bytes());
+        let got: Vec<String> = parsed(text).errors.iter().map(ToString::to_string).collect();
+        let lines: Vec<&str> = got.iter().map(|e| &e[.."/etc/exports:1".len()]).collect();
+        assert_eq!(
+            lines,
+            ["/etc/exports:1", "/etc/exports:1", "/etc/exports:1", "/etc/exports:2", "/etc/exports:3"]
+        );
+        assert_eq!(parsed(text).exports.list.len(), 1, "nothing is exported by half a line");
+        assert!(parsed(text).into_result().unwrap_err().to_string().contains("\"rww\""));
+        assert_eq!(parsed("/a -rww").exports.list.len(), 0, "not to everybody by mistake");
     }
 
     #[test]
-    fn defaults_of_a_line_and_several_clients() {
-        let text = "/a -no_subtree_check,rw 192.0.2.1 2001:db8::/32(insecure,ro) -async *()\n";
-        assert_eq!(
-            effective(text),
-            [
-                "/a 192.0.2.1 rw,sync,secure,root_squash,no_all_squash,no_subtree_check,anonuid=65534,anongid=65534",
-                "/a 2001:db8::/32 ro,sync,insecure,root_squash,no_all_squash,no_subtree_check,anonuid=65534,anongid=65534",
-                "/a * rw,async,secure,root_squash,no_all_squash,no_subtree_check,anonuid=65534,anongid=65534",
-            ]
-        );
-        assert_eq!(warnings(text), [""; 0]);
+    fn the_files_of_a_system_are_read_in_order() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(Exports::from_system(root.path()).unwrap().list.is_empty(), "nothing is there");
+        let dir = root.path().join("etc/exports.d");
+        fs::create_dir_all(&dir).unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
+        write("b.exports", "/b *\n/a 192.0.2.1\n");
+        write("a.exports", "/x *\n");
+        write(".c.exports", "/hidden *");
+        write("d.export", "/other *");
+        write("../exports", "/a *\n");
+        let exports = Exports::from_system(root.path()).unwrap();
+        let paths: Vec<&str> = exports.list.iter().map(|e| e.path.to_str().unwrap()).collect();
+        assert_eq!(paths, ["/a", "/x", "/b"]);
+        assert_eq!(exports.list[0].rules[0].origin, Origin::File(dir.join("b.exports"), 2));
+        fs::create_dir(dir.join("z.exports")).unwrap();
+        let error = Exports::from_system(root.path()).unwrap_err().to_string();
+        assert!(error.contains("z.exports: cannot read exports: Is a directory"), "{error}");
     }
 
     #[test]
-    fn errors_name_file_line_and_word() {
-        let error = |text| parse(text).unwrap_err();
-        assert_eq!(
-            error("/a *(rw)\n\n/b *(rw,crossmnt)\n"),
-            "/etc/exports line 3: option \"crossmnt\" is not yet supported: an export is one directory tree; \
-             file systems mounted below it are exported by their own line; remove it"
-        );
-        assert_eq!(error("/a *(rww)"), "/etc/exports line 1: unknown option \"rww\"; did you mean \"rw\"?");
-        assert_eq!(
-            error("a *(rw)"),
-            "/etc/exports line 1: \"a\" is not an absolute path; an export begins with / (or memory:/)"
-        );
-        assert!(error("/a *(rw, ro)").contains("\"*(rw,\": \"(\" without \")\""));
-        assert_eq!(error("\n\"/a *"), "/etc/exports line 2: a quote is not closed on this line");
-        assert!(
-            error("/a host(rw)").starts_with("/etc/exports line 1: client \"host\": host names are not yet")
-        );
-        assert!(error("/a 192.0.2.1(fsid=1) *(fsid=2)").contains("two different fsid="));
-    }
-
-    #[test]
-    fn warnings_of_the_classic_traps() {
-        let text = "/a 192.0.2.1 (rw,no_subtree_check)";
-        let got = warnings(text);
-        assert_eq!(got.len(), 2, "{got:?}");
-        assert!(got[0].starts_with("/etc/exports line 1: \"/a\" for 192.0.2.1: neither subtree_check"));
-        assert!(got[1].contains("stands alone and exports \"/a\" to everybody"));
-        assert!(warnings("/a")[0].contains("names no client"));
-        assert!(warnings("/a *(no_subtree_check,no_root_squash)")[0].contains("gives root to everybody"));
-        assert!(warnings("/a *(no_subtree_check,wdelay)")[0].contains("option \"wdelay\" has no effect"));
-        assert!(
-            warnings("/a *(no_subtree_check) *(rw,no_subtree_check)")[0].contains("twice; the first counts")
-        );
+    fn files_are_bounded_even_those_without_end() {
+        let error = Exports::from_file(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.contains("more than 4194304 bytes"), "{error}");
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("etc/exports.d");
+        fs::create_dir_all(&dir).unwrap();
+        (0..=MAX_FILES).for_each(|n| fs::write(dir.join(format!("{n}.exports")), "").unwrap());
+        assert!(Exports::from_system(root.path()).unwrap_err().to_string().contains("more than 1024 files"));
     }
 
     #[test]
     fn the_short_form() {
         let one = |arg: &str| Exports::from_args([arg]).map(|e| e.list).map_err(|e| e.to_string());
         let exports = one("/srv/data:rw,insecure").unwrap();
-        assert_eq!(
-            (exports[0].path.as_path(), exports[0].rules[0].client),
-            (Path::new("/srv/data"), ClientSpec::Any)
-        );
+        assert_eq!(exports[0].path.as_path(), Path::new("/srv/data"));
+        assert_eq!(exports[0].rules[0].client, ClientSpec::Any);
         assert!(!exports[0].rules[0].options.secure && !exports[0].rules[0].options.read_only);
         assert!(one("/srv").unwrap()[0].rules[0].options.read_only);
         let exports = one("memory:/x:2001:db8::/32(rw) 192.0.2.1(ro)").unwrap();
@@ -303,5 +244,6 @@ mod tests {
             "export \"/srv:rw,insecur\": unknown option \"insecur\"; did you mean \"insecure\"?"
         );
         assert!(one("srv").unwrap_err().starts_with("export \"srv\": \"srv\" is not an absolute path"));
+        assert!(Exports::from_args(["/srv:rw"]).unwrap().warnings.is_empty());
     }
 }

@@ -24,7 +24,7 @@ impl<'a> Object<'a> {
     pub(super) fn open(request: &'a Request<'a>, file: &FileHandle) -> Result<Self, NfsStat> {
         let (id, node) = request.state.signer.open(file).map_err(|_| NfsStat::BadHandle)?;
         let export = request.table.by_id(id).ok_or(NfsStat::Stale)?;
-        let options = export.options_for(request.peer.ip()).ok_or(NfsStat::Stale)?;
+        let options = export.options_of(request.peer.ip())?;
         if !request.state.may_use_port(request.peer, export, options) {
             return Err(NfsStat::Perm);
         }
@@ -101,8 +101,8 @@ impl<'a> Object<'a> {
 fn squash(request: &Request<'_>, options: &Options) -> Caller {
     let anonymous = || Caller { uid: options.anonuid, gid: options.anongid, gids: Vec::new() };
     let Some(sys) = request.credential.as_ref().filter(|_| !options.all_squash) else { return anonymous() };
-    let gid = |gid| if options.root_squash && gid == 0 { options.anongid } else { gid };
-    let uid = if options.root_squash && sys.uid == 0 { options.anonuid } else { sys.uid };
+    let gid = |gid| if options.squashes_gid(gid) { options.anongid } else { gid };
+    let uid = if options.squashes_uid(sys.uid) { options.anonuid } else { sys.uid };
     Caller { uid, gid: gid(sys.gid), gids: sys.gids.0.iter().copied().map(gid).collect() }
 }
 

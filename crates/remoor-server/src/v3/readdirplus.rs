@@ -20,6 +20,9 @@ pub(super) fn handle(request: &Request<'_>, args: ReaddirplusArgs) -> Res<Readdi
 /// `dircount` bounds names, fileids and cookies, `maxcount` the whole result. As `dircount` is a hint, it never keeps
 /// the first entry from being sent.
 fn readdirplus(o: &Object<'_>, args: &ReaddirplusArgs) -> Result<ReaddirplusOk, NfsStat> {
+    if o.options.nordirplus {
+        return Err(NfsStat::NotSupp);
+    }
     let mut left = (args.max_count as usize).min(MAX_IO).checked_sub(FRAME_BYTES).ok_or(NfsStat::TooSmall)?;
     let (dir_count, mut dir_used) = (args.dir_count as usize, 0);
     let mut fits = |entry: &DirEntry| {

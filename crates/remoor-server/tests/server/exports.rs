@@ -112,6 +112,50 @@ fn root_is_squashed_unless_told_otherwise() {
 }
 
 #[test]
+fn users_and_groups_of_a_list_are_squashed() {
+    let server = serve("/x *(rw,insecure,no_root_squash,no_subtree_check,squash_uids=1000-1001,anonuid=0)");
+    let mut client = Client::connect(&server);
+    let root = client.mount("/x").unwrap();
+    client.credential = OpaqueAuth::sys(&AuthSys::new("client", 1002, 1000));
+    assert_eq!(mkdir(&mut client, &root, "d").status(), NfsStat::Acces, "the directory is root's, mode 0755");
+    client.credential = OpaqueAuth::sys(&AuthSys::new("client", 1001, 1000));
+    assert_eq!(mkdir(&mut client, &root, "d").status(), NfsStat::Ok, "who is anonymous is root here");
+}
+
+#[test]
+fn readdirplus_is_refused_where_the_export_says_so() {
+    let server = serve("/x *(insecure,no_subtree_check,nordirplus)\n/y *(insecure,no_subtree_check)");
+    let mut client = Client::connect(&server);
+    let mut status = |path: &str| {
+        let dir = client.mount(path).unwrap();
+        let args = v3::ReaddirplusArgs { dir, cookie: 0, verf: [0; 8], dir_count: 4096, max_count: 8192 };
+        client.call::<v3::Readdirplus>(&args).status()
+    };
+    assert_eq!((status("/x"), status("/y")), (NfsStat::NotSupp, NfsStat::Ok));
+}
+
+#[test]
+fn clients_are_recognised_by_name() {
+    let server = serve("/x localhost(insecure,no_subtree_check)\n/y localhos[t](insecure,no_subtree_check)");
+    let mut client = Client::connect(&server);
+    for path in ["/x", "/y"] {
+        let root = std::iter::repeat_with(|| client.mount(path)).take(100).find_map(Result::ok).unwrap();
+        assert!(client.getattr(&root).is_ok(), "{path}");
+    }
+}
+
+#[test]
+fn what_must_be_mounted_and_is_not_is_not_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap();
+    let text = format!("{} *(insecure,no_subtree_check,mp)\nmemory:/y *(insecure,mp=/proc)", path.display());
+    let server = builder(&text).state_dir(dir.path().join("state")).start().unwrap();
+    let mut client = Client::connect(&server);
+    assert_eq!(client.mount(path.to_str().unwrap()), Err(MountStat::Acces));
+    assert!(client.mount("/y").is_ok());
+}
+
+#[test]
 fn the_identity_is_told_as_fsid() {
     let server = serve("/x *(insecure,fsid=17,no_subtree_check)\n/y *(insecure,no_subtree_check)");
     let mut client = Client::connect(&server);

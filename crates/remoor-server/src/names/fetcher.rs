@@ -1,0 +1,328 @@
+//! Answers that take long, fetched by threads of their own and kept.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::Pending;
+
+/// Threads that fetch for one kind of answer at the same time.
+const MAX_THREADS: usize = 4;
+/// Keys that wait for a thread; with more a question is answered [`Pending`] and has to be asked again.
+const MAX_QUEUE: usize = 1024;
+/// Longest time that a caller waits for an answer nobody has asked for before.
+const MAX_WAIT: Duration = Duration::from_millis(500);
+/// Callers that wait at the same time; others are told [`Pending`] at once, so that workers remain for clients that are
+/// known.
+const MAX_WAITING: usize = 2;
+/// How long a failed lookup is not repeated.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// What a lookup comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fetched<V> {
+    /// The answer, which may be that there is nothing.
+    Answer(V),
+    /// No answer: what was known before stays true, or else this value holds until the lookup works.
+    Failed(V),
+}
+
+/// How long answers are true, and how many are kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// After this time an answer is looked up again, and told nevertheless until then.
+    pub(crate) ttl: Duration,
+    /// Keys; the one that was asked for the longest ago is forgotten.
+    pub(crate) max: NonZeroUsize,
+}
+
+type Fetch<K, V> = dyn Fn(&K) -> Fetched<V> + Send + Sync;
+
+/// Answers of one kind.
+pub(crate) struct Fetcher<K: Hash + Eq, V> {
+    shared: Arc<Shared<K, V>>,
+}
+
+struct Shared<K: Hash + Eq, V> {
+    fetch: Box<Fetch<K, V>>,
+    table: Mutex<Table<K, V>>,
+    answered: Condvar,
+}
+
+impl<K, V> Fetcher<K, V>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    pub(crate) fn new(keep: Keep, fetch: impl Fn(&K) -> Fetched<V> + Send + Sync + 'static) -> Self {
+        let table = Mutex::new(Table::new(keep));
+        Self { shared: Arc::new(Shared { fetch: Box::new(fetch), table, answered: Condvar::new() }) }
+    }
+
+    /// The answer, old ones included. One that is not known is waited for [`MAX_WAIT`] at most.
+    pub(crate) fn get(&self, key: &K) -> Result<V, Pending> {
+        let now = Instant::now();
+        let mut table = self.shared.locked();
+        let known = table.known(key, now);
+        if known.as_ref().is_none_or(|(_, age)| *age == Age::Old) {
+            self.shared.ask(&mut table, key);
+        }
+        match known {
+            Some((value, _)) => Ok(value),
+            None => self.shared.wait(table, key, now + MAX_WAIT),
+        }
+    }
+
+    /// Looks up again in the background what is not known, or was learnt more than [`RETRY`] ago.
+    pub(crate) fn refresh(&self, key: &K) {
+        let now = Instant::now();
+        let mut table = self.shared.locked();
+        let recent = table.learnt(key).is_some_and(|at| now.saturating_duration_since(at) < RETRY);
+        if !recent {
+            self.shared.ask(&mut table, key);
+        }
+    }
+}
+
+impl<K, V> Shared<K, V>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    /// Each value of the table is whole between statements, so a poisoned lock is used on.
+    fn locked(&self) -> MutexGuard<'_, Table<K, V>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(self: &Arc<Self>, table: &mut Table<K, V>, key: &K) {
+        if !table.enqueue(key) || table.threads == MAX_THREADS {
+            return;
+        }
+        let shared = self.clone();
+        let thread = std::thread::Builder::new().name("names".into());
+        // Without a thread the key stays queued, and the next question tries again.
+        if thread.spawn(move || shared.work()).is_ok() {
+            table.threads += 1;
+        }
+    }
+
+    /// Fetches until nothing is asked for.
+    fn work(&self) {
+        let mut table = self.locked();
+        while let Some(key) = table.queue.pop_front() {
+            drop(table);
+            let fetched = (self.fetch)(&key);
+            table = self.locked();
+            table.learn(&key, fetched, Instant::now());
+            self.answered.notify_all();
+        }
+        table.threads -= 1;
+    }
+
+    fn wait(&self, mut table: MutexGuard<'_, Table<K, V>>, key: &K, deadline: Instant) -> Result<V, Pending> {
+        if table.waiting == MAX_WAITING {
+            return Err(Pending);
+        }
+        table.waiting += 1;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let unanswered = |table: &mut Table<K, V>| table.asked.contains(key);
+        let waited = self.answered.wait_timeout_while(table, left, unanswered);
+        let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        table.waiting -= 1;
+        table.known(key, deadline).map(|(value, _)| value).ok_or(Pending)
+    }
+}
+
+/// What is known and what is asked for, without threads and without a clock.
+struct Table<K: Hash + Eq, V> {
+    ttl: Duration,
+    known: LruCache<K, Known<V>>,
+    /// Asked for, and not yet taken by a thread.
+    queue: VecDeque<K>,
+    /// Asked for, and not yet answered.
+    asked: HashSet<K>,
+    threads: usize,
+    waiting: usize,
+}
+
+struct Known<V> {
+    value: V,
+    learnt: Instant,
+    until: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Fresh,
+    Old,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
+    fn new(keep: Keep) -> Self {
+        Self {
+            ttl: keep.ttl,
+            known: LruCache::new(keep.max),
+            queue: VecDeque::new(),
+            asked: HashSet::new(),
+            threads: 0,
+            waiting: 0,
+        }
+    }
+
+    fn known(&mut self, key: &K, now: Instant) -> Option<(V, Age)> {
+        let known = self.known.get(key)?;
+        let age = if now < known.until { Age::Fresh } else { Age::Old };
+        Some((known.value.clone(), age))
+    }
+
+    fn learnt(&self, key: &K) -> Option<Instant> {
+        self.known.peek(key).map(|known| known.learnt)
+    }
+
+    /// Whether a thread is wanted for this key.
+    fn enqueue(&mut self, key: &K) -> bool {
+        if self.queue.len() < MAX_QUEUE && self.asked.insert(key.clone()) {
+            self.queue.push_back(key.clone());
+        }
+        self.queue.contains(key)
+    }
+
+    fn learn(&mut self, key: &K, fetched: Fetched<V>, now: Instant) {
+        self.asked.remove(key);
+        let before = self.known.pop(key).map(|known| known.value);
+        let (value, ttl) = match fetched {
+            Fetched::Answer(value) => (value, self.ttl),
+            Fetched::Failed(value) => (before.unwrap_or(value), RETRY),
+        };
+        self.known.put(key.clone(), Known { value, learnt: now, until: now + ttl });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::Fetched::{Answer, Failed};
+    use super::*;
+
+    const KEEP: Keep = Keep { ttl: Duration::from_secs(60), max: NonZeroUsize::new(4).unwrap() };
+
+    fn table() -> (Table<u32, &'static str>, Instant) {
+        (Table::new(KEEP), Instant::now())
+    }
+
+    #[test]
+    fn an_answer_gets_old_and_is_told_nevertheless() {
+        let (mut table, now) = table();
+        assert_eq!(table.known(&1, now), None);
+        assert!(table.enqueue(&1));
+        table.queue.clear();
+        table.learn(&1, Answer("a"), now);
+        assert_eq!(table.known(&1, now + KEEP.ttl - Duration::from_nanos(1)), Some(("a", Age::Fresh)));
+        assert_eq!(table.known(&1, now + KEEP.ttl), Some(("a", Age::Old)));
+        assert_eq!(table.learnt(&1), Some(now));
+    }
+
+    #[test]
+    fn a_failure_keeps_what_was_known_and_is_retried_sooner() {
+        let (mut table, now) = table();
+        table.learn(&1, Failed("none"), now);
+        assert_eq!(table.known(&1, now), Some(("none", Age::Fresh)));
+        assert_eq!(table.known(&1, now + RETRY), Some(("none", Age::Old)));
+        table.learn(&1, Answer("a"), now);
+        table.learn(&1, Failed("none"), now + KEEP.ttl);
+        assert_eq!(table.known(&1, now + KEEP.ttl), Some(("a", Age::Fresh)));
+        assert_eq!(table.known(&1, now + KEEP.ttl + RETRY), Some(("a", Age::Old)));
+    }
+
+    #[test]
+    fn a_key_is_asked_for_once_at_a_time() {
+        let (mut table, now) = table();
+        assert!(table.enqueue(&1) && table.enqueue(&1));
+        assert_eq!(table.queue.len(), 1);
+        table.queue.pop_front();
+        assert!(!table.enqueue(&1), "a thread has it");
+        table.learn(&1, Answer("a"), now);
+        assert!(table.enqueue(&1));
+    }
+
+    #[test]
+    fn keys_and_questions_are_bounded() {
+        let (mut table, now) = table();
+        (0..10).for_each(|key| table.learn(&key, Answer("a"), now));
+        assert_eq!(table.known.len(), KEEP.max.get());
+        for key in 0..MAX_QUEUE as u32 + 10 {
+            table.enqueue(&key);
+        }
+        assert_eq!((table.queue.len(), table.asked.len()), (MAX_QUEUE, MAX_QUEUE));
+    }
+
+    /// A fetcher whose lookups say which key they are for, and answer when told to.
+    fn controlled() -> (Fetcher<u32, u32>, Receiver<u32>, Sender<Fetched<u32>>) {
+        let ((asked, questions), (answer, answers)) = (channel(), channel());
+        let answers = Mutex::new(answers);
+        let fetch = move |key: &u32| {
+            let _ = asked.send(*key);
+            answers.lock().unwrap().recv().unwrap_or(Failed(0))
+        };
+        (Fetcher::new(Keep { ttl: Duration::ZERO, ..KEEP }, fetch), questions, answer)
+    }
+
+    #[test]
+    fn the_first_question_waits_and_later_ones_do_not() {
+        let (fetcher, questions, answer) = controlled();
+        answer.send(Answer(10)).unwrap();
+        assert_eq!(fetcher.get(&1), Ok(10));
+        assert_eq!(questions.recv().unwrap(), 1);
+        assert_eq!(fetcher.get(&1), Ok(10), "old, and told without waiting for a new answer");
+        assert_eq!(questions.recv().unwrap(), 1, "which is asked for in the background");
+        assert_eq!(fetcher.get(&1), Ok(10));
+        answer.send(Answer(11)).unwrap();
+        while fetcher.get(&1) == Ok(10) {
+            std::thread::yield_now();
+            let _ = answer.send(Answer(11));
+        }
+        assert_eq!(fetcher.get(&1), Ok(11));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_pending_and_holds_up_few() {
+        let (fetcher, questions, _answer) = controlled();
+        let fetcher = Arc::new(fetcher);
+        let waiting: Vec<_> = (0..MAX_WAITING as u32)
+            .map(|key| {
+                let fetcher = fetcher.clone();
+                let thread = std::thread::spawn(move || fetcher.get(&key));
+                questions.recv().unwrap();
+                thread
+            })
+            .collect();
+        while fetcher.shared.locked().waiting < MAX_WAITING {
+            if waiting.iter().all(|thread| thread.is_finished()) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        assert_eq!(fetcher.get(&7), Err(Pending));
+        for thread in waiting {
+            assert_eq!(thread.join().unwrap(), Err(Pending));
+        }
+    }
+
+    #[test]
+    fn a_refresh_does_not_wait_and_not_repeat_itself() {
+        let (fetcher, questions, answer) = controlled();
+        fetcher.refresh(&3);
+        assert_eq!(questions.recv().unwrap(), 3);
+        answer.send(Answer(30)).unwrap();
+        while fetcher.shared.locked().threads > 0 {
+            std::thread::yield_now();
+        }
+        fetcher.refresh(&3);
+        assert!(questions.try_recv().is_err() && fetcher.shared.locked().asked.is_empty(), "learnt just now");
+    }
+}
