@@ -101,7 +101,7 @@ fn head(status: &Status) -> String {
         format!("{} calls, {:.1} a second", status.calls, status.calls_per_second),
     ];
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    lines + &columns::row("listening on ", 13, &listen.join(" "))
+    lines + &columns::row("listening on", 13, &listen.join(" "))
 }
 
 /// A table with its header first, or that there is nothing to show.
@@ -213,8 +213,8 @@ fn bytes(n: u64) -> String {
 fn micros(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} µs"),
-        1_000..1_000_000 => format!("{} ms", n as f64 / 1e3),
-        _ => format!("{} s", n as f64 / 1e6),
+        1_000..1_000_000 => format!("{} ms", (n as f64 / 100.0).round() / 10.0),
+        _ => format!("{} s", (n as f64 / 1e5).round() / 10.0),
     }
 }
 
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([0, 1023, 1024, 1 << 40].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.0 TiB"]);
-        assert_eq!([25, 2_500, 10_000_000].map(micros), ["25 µs", "2.5 ms", "10 s"]);
+        assert_eq!([25, 2_500, 1_718, 10_000_000].map(micros), ["25 µs", "2.5 ms", "1.7 ms", "10 s"]);
         assert_eq!([0.25, 59.0, 600.0, 90_000.0].map(duration), ["0.2 s", "59 s", "10 min", "1 d 1 h"]);
         assert_eq!(
             (ports(&[]), ports(&[1, 2]), ports(&[1, 2, 3, 4])),
