@@ -89,7 +89,6 @@ fn head(status: &Status) -> String {
             status.pid,
             duration(status.uptime_secs)
         ),
-        format!("write verifier {}", status.write_verifier),
         format!(
             "{} connections ({} accepted, {} refused, {} broken); {} calls refused because of their port",
             connections.open,
@@ -125,7 +124,7 @@ fn section(what: &str, rows: &[Vec<String>]) -> String {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
         let is_number = |row: &Vec<String>| row[n].starts_with(|c: char| c.is_ascii_digit()) || row[n] == "-";
-        if n > 0 && rows.iter().all(is_number) {
+        if n > 0 && header[n] != "verifier" && rows.iter().all(is_number) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -156,13 +155,14 @@ fn client_rows(status: &Status) -> Vec<Vec<String>> {
 }
 
 fn export_rows(status: &Status) -> Vec<Vec<String>> {
-    let header = cells(["export", "to", "mounted by", "calls", "health"]);
+    let header = cells(["export", "to", "mounted by", "calls", "verifier", "health"]);
     let rows = status.exports.iter().map(|export| {
         vec![
             export.path.clone(),
             export.clients.join(" "),
             export.mounted_by.to_string(),
             export.calls.to_string(),
+            export.write_verifier.clone(),
             export.unhealthy.clone().unwrap_or_else(|| "well".to_owned()),
         ]
     });
@@ -266,6 +266,7 @@ mod tests {
             clients: vec!["192.0.2.0/24".to_owned(), "2001:db8::/32".to_owned()],
             mounted_by: 2,
             calls: 99,
+            write_verifier: "0123456789abcdef".to_owned(),
             unhealthy: Some("its file system has not answered for 12.0 s".to_owned()),
         };
         Status {
@@ -294,7 +295,7 @@ mod tests {
         }
         for part in [
             "node a, remoor 0.1.0, pid 4711, up 1 d 3 h",
-            "write verifier 0123456789abcdef",
+            "0123456789abcdef",
             "4 calls refused because of their port",
             "133 calls, 12.3 a second",
             "10 more with fewer calls",

@@ -71,7 +71,7 @@ impl<'a> Object<'a> {
 
     /// The verifier of what is written in this epoch of the vfs (RFC 1813 section 3.3.7).
     pub(super) fn write_verf(&self, epoch: u64) -> WriteVerf {
-        (u64::from_be_bytes(self.request.state.write_verf) ^ epoch).to_be_bytes()
+        self.export.write_verf(self.request.state.write_verf, epoch)
     }
 
     /// Cache consistency data of an operation that failed: the object may have been changed by others since.

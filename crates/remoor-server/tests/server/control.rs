@@ -110,6 +110,7 @@ fn status_tells_clients_exports_and_procedures() {
     assert_eq!(seen.mounts, ["/x"]);
     let [x, y] = &status.exports[..] else { panic!("{:?}", status.exports) };
     assert_eq!((x.path.as_str(), x.calls, x.mounted_by, &x.unhealthy), ("/x", 2, 1, &None));
+    assert_eq!(x.write_verifier, verifier);
     assert_eq!((y.path.as_str(), y.calls, y.mounted_by), ("/y", 0, 0));
     let lookup = status.procedures.iter().find(|row| row.procedure == "LOOKUP").unwrap();
     assert_eq!((lookup.calls, lookup.errors["NFS3ERR_NOENT"]), (1, 1));
