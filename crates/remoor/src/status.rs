@@ -1,6 +1,7 @@
 //! `remoor status`: what a running server does.
 
 use std::io::{self, IsTerminal};
+use std::ops::Range;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
@@ -67,13 +68,13 @@ impl Args {
 
 fn render(status: &Status) -> String {
     let mut text = head(status);
-    text += &section("client", &client_rows(status));
+    text += &section("client", &client_rows(status), 3..7);
     let hidden = status.clients.len().saturating_sub(MAX_CLIENTS);
     if hidden > 0 {
         text += &format!("{hidden} more with fewer calls; --json has all\n");
     }
-    text += &section("export", &export_rows(status));
-    text += &section("procedure", &procedure_rows(status));
+    text += &section("export", &export_rows(status), 2..4);
+    text += &section("procedure", &procedure_rows(status), 1..7);
     text
 }
 
@@ -90,6 +91,10 @@ fn head(status: &Status) -> String {
             duration(status.uptime_secs)
         ),
         format!(
+            "write verifier {}, unless an export's file system was opened anew or lost data",
+            status.write_verifier
+        ),
+        format!(
             "{} connections ({} accepted, {} refused, {} broken); {} calls refused because of their port",
             connections.open,
             connections.accepted,
@@ -103,8 +108,8 @@ fn head(status: &Status) -> String {
     lines + &columns::row("listening on", 13, &listen.join(" "))
 }
 
-/// A table with its header first, or that there is nothing to show.
-fn section(what: &str, rows: &[Vec<String>]) -> String {
+/// A table with its header first, or that there is nothing to show. The columns `numbers` are aligned to the right.
+fn section(what: &str, rows: &[Vec<String>], numbers: Range<usize>) -> String {
     let Some((header, rows)) = rows.split_first() else { return String::new() };
     if rows.is_empty() {
         return format!("\nno {what} yet\n");
@@ -123,8 +128,7 @@ fn section(what: &str, rows: &[Vec<String>]) -> String {
         if n == 0 && rows.iter().all(|row| row[0].len() <= UNBROKEN) {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
-        let is_number = |row: &Vec<String>| row[n].starts_with(|c: char| c.is_ascii_digit()) || row[n] == "-";
-        if n > 0 && header[n] != "verifier" && rows.iter().all(is_number) {
+        if numbers.contains(&n) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -155,14 +159,13 @@ fn client_rows(status: &Status) -> Vec<Vec<String>> {
 }
 
 fn export_rows(status: &Status) -> Vec<Vec<String>> {
-    let header = cells(["export", "to", "mounted by", "calls", "verifier", "health"]);
+    let header = cells(["export", "to", "mounted by", "calls", "health"]);
     let rows = status.exports.iter().map(|export| {
         vec![
             export.path.clone(),
             export.clients.join(" "),
             export.mounted_by.to_string(),
             export.calls.to_string(),
-            export.write_verifier.clone(),
             export.unhealthy.clone().unwrap_or_else(|| "well".to_owned()),
         ]
     });
@@ -295,7 +298,8 @@ mod tests {
         }
         for part in [
             "node a, remoor 0.1.0, pid 4711, up 1 d 3 h",
-            "0123456789abcdef",
+            "write verifier 0123456789abcdef",
+            "its file system has not",
             "4 calls refused because of their port",
             "133 calls, 12.3 a second",
             "10 more with fewer calls",
