@@ -297,7 +297,7 @@ pub struct Running {
 pub struct Counters {
     /// Its connections.
     pub connections: Connections,
-    /// Calls by program and procedure; those refused before execution are not among them.
+    /// Calls that were answered, by program and procedure; those refused before execution are not among them.
     pub calls: Vec<ProcedureCalls>,
     /// Calls whose arguments could not be decoded.
     pub garbage_args: u64,
@@ -330,10 +330,11 @@ impl Running {
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         let service = self.net.service();
+        let rows = service.state().metrics.procedures.counts();
         let row = |(program, procedure, calls)| ProcedureCalls { program, procedure, calls };
         Counters {
             connections: self.net.connections(),
-            calls: service.calls().into_iter().map(row).collect(),
+            calls: rows.into_iter().map(row).collect(),
             garbage_args: service.garbage(),
             port_refusals: service.state().port_refusals(),
         }

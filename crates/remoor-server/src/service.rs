@@ -35,7 +35,6 @@ pub(crate) struct Row {
     name: &'static str,
     number: u32,
     run: Run,
-    calls: AtomicU64,
 }
 
 type Run = Box<dyn Fn(&Request<'_>, Reader, &mut Writer) -> xdr::Result<()> + Send + Sync>;
@@ -48,7 +47,7 @@ pub(crate) fn row<P: Procedure>(handle: fn(&Request<'_>, P::Args) -> P::Res) -> 
         handle(request, decoded).encode(w);
         Ok(())
     };
-    Row { name: P::NAME, number: P::NUMBER, run: Box::new(run), calls: AtomicU64::new(0) }
+    Row { name: P::NAME, number: P::NUMBER, run: Box::new(run) }
 }
 
 /// A program that is served.
@@ -86,15 +85,6 @@ impl NfsService {
         &self.state
     }
 
-    /// Calls so far: program, procedure, number.
-    pub(crate) fn calls(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let of = |served: &Served| {
-            let program = served.program.name;
-            served.rows.iter().map(|row| (program, row.name, row.calls.load(Relaxed))).collect::<Vec<_>>()
-        };
-        self.programs.iter().flat_map(of).collect()
-    }
-
     /// Calls whose arguments could not be decoded.
     pub(crate) fn garbage(&self) -> u64 {
         self.garbage.load(Relaxed)
@@ -123,7 +113,6 @@ impl NfsService {
         let credential = credential(&call.header.credential, row.number)?;
         let table = self.state.table();
         let request = Request { state: &self.state, table: &table, peer, credential };
-        row.calls.fetch_add(1, Relaxed);
         begin_reply(w, call.xid, &ReplyStatus::Success);
         match catch_unwind(AssertUnwindSafe(|| (row.run)(&request, call.args, w))) {
             Ok(Ok(())) => Ok(()),
