@@ -95,9 +95,10 @@ fn head(status: &Status) -> String {
             status.write_verifier
         ),
         format!(
-            "{} connections ({} accepted, {} refused, {} broken); {} calls refused because of their port",
+            "{} connections ({} accepted, {} evicted, {} refused, {} broken); {} calls refused for their port",
             connections.open,
             connections.accepted,
+            connections.evicted,
             connections.refused,
             connections.broken,
             status.port_refusals
@@ -280,7 +281,7 @@ mod tests {
             uptime_secs: 100_000.0,
             write_verifier: "0123456789abcdef".to_owned(),
             stopping: false,
-            connections: Connections { open: 250, accepted: 500, refused: 0, broken: 1 },
+            connections: Connections { open: 250, accepted: 500, evicted: 3, refused: 0, broken: 1 },
             calls: 133,
             calls_per_second: 12.34,
             port_refusals: 4,
@@ -300,7 +301,7 @@ mod tests {
             "node a, remoor 0.1.0, pid 4711, up 1 d 3 h",
             "write verifier 0123456789abcdef",
             "its file system has not",
-            "4 calls refused because of their port",
+            "4 calls refused for their port",
             "133 calls, 12.3 a second",
             "10 more with fewer calls",
             "NFS READDIRPLUS",
