@@ -65,6 +65,9 @@ impl Served {
     }
 }
 
+/// Program and procedure of a call that cannot be read so far.
+const UNKNOWN: (u32, u32) = (0, 0);
+
 /// NFS and MOUNT on one port.
 pub(crate) struct NfsService {
     state: Arc<State>,
@@ -173,15 +176,15 @@ impl Service for NfsService {
 
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
         let (received, bytes) = (Instant::now(), record.len());
-        match Message::decode(record) {
+        let called = match Message::decode(record) {
             Ok(Message::Call(call)) if !origin.is_client && call.header.procedure != 0 => {
                 begin_reply(reply, call.xid, &ReplyStatus::AuthError(AuthStat::TooWeak));
+                (call.header.program, call.header.procedure)
             }
             Ok(Message::Call(call)) => {
                 let called = (call.header.program, call.header.procedure);
                 self.answer(origin.peer, call, reply);
-                let bytes = (bytes, reply.len());
-                self.state.metrics.answered(origin.peer.ip(), called, head(reply), bytes, received);
+                called
             }
             Ok(Message::Reply(reply)) => {
                 return Err(Malformed(format!("a reply, to xid {:#010x}", reply.xid)));
@@ -189,9 +192,12 @@ impl Service for NfsService {
             Err(message::Error::RpcVersion { xid, .. }) => {
                 let status = ReplyStatus::RpcMismatch { low: RPC_VERSION, high: RPC_VERSION };
                 begin_reply(reply, xid, &status);
+                UNKNOWN
             }
             Err(message::Error::Xdr(e)) => return Err(Malformed(e.to_string())),
-        }
+        };
+        let bytes = (bytes, reply.len());
+        self.state.metrics.answered(origin.peer.ip(), called, head(reply), bytes, received);
         Ok(Answer::Now)
     }
 }

@@ -207,6 +207,10 @@ fn pages_are_told_over_http() {
     assert_eq!(status, "HTTP/1.1 200 OK");
     let getattr = "remoor_call_duration_seconds_count{program=\"NFS\",procedure=\"GETATTR\"} 1";
     assert!(text.contains(getattr), "{text}");
+    // RPC version 3.
+    client.write(&[0x80, 0, 0, 24, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    client.status();
+    assert!(get(all, "/metrics").1.contains("remoor_refused_calls_total{reason=\"RPC_MISMATCH\"} 1"));
     let Answer::Metrics(same) = rig.ask(&Request::Metrics) else { panic!() };
     assert!(same.contains(getattr));
     assert_eq!(get(all, "/health?x").0, "HTTP/1.1 200 OK");
