@@ -69,3 +69,4 @@ pub use exporter::{ChangeError, Changes, Exporter, Listed, Reload, Source};
 pub use metrics::{BUCKETS_MICROS, ClientCalls, ProcedureStats};
 pub use net::{Connections, DEFAULT_WORKERS, Limits, MIN_WORKERS};
 pub use server::{Builder, Counters, NFS_PORT, ProcedureCalls, Running, Server, StartError};
+pub use state::UserGroups;

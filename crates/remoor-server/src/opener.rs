@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::exports::{Export, Fsid, Storage, export_id};
 use crate::server::StartError;
@@ -22,6 +22,8 @@ pub(crate) struct Opener {
     pub(crate) given: HashMap<PathBuf, Arc<dyn Vfs>>,
     /// Of the next file system in memory. Each has another, so that handles of one that is gone stay stale.
     instance: AtomicU64,
+    /// How often the files of each identity were opened.
+    openings: Mutex<HashMap<u64, u64>>,
 }
 
 impl Opener {
@@ -32,7 +34,7 @@ impl Opener {
         given: HashMap<PathBuf, Arc<dyn Vfs>>,
         random: u64,
     ) -> Self {
-        Self { state_dir, node, given, instance: AtomicU64::new(random) }
+        Self { state_dir, node, given, instance: AtomicU64::new(random), openings: Mutex::default() }
     }
 
     /// Whether its files are in a directory of this host.
@@ -53,15 +55,22 @@ impl Opener {
         let id = export_id(one_fsid(export)?, &path);
         let opened = Opened { storage: export.storage.clone(), durability: durability(export), directory };
         let stays = |e: &&ServedExport| e.id == id && e.path == path && e.opened == opened;
-        let (vfs, watch) = match before.exports().iter().find(stays) {
-            Some(same) => (same.vfs.clone(), same.watch.clone()),
+        let (vfs, watch, opening) = match before.exports().iter().find(stays) {
+            Some(same) => (same.vfs.clone(), same.watch.clone(), same.opening),
             None => {
                 tracing::info!(export = %path.display(), fsid = format_args!("{id:#x}"), "opening");
                 let vfs = self.open_files(export, &path)?;
-                (vfs.clone(), Watch::start(&path.to_string_lossy(), vfs))
+                (vfs.clone(), Watch::start(&path.to_string_lossy(), vfs), self.opening(id))
             }
         };
-        Ok(ServedExport { path, id, vfs, rules: export.rules.clone(), opened, watch })
+        Ok(ServedExport { path, id, vfs, rules: export.rules.clone(), opened, opening, watch })
+    }
+
+    fn opening(&self, id: u64) -> u64 {
+        let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = openings.entry(id).or_default();
+        *next += 1;
+        *next - 1
     }
 
     fn open_files(&self, export: &Export, path: &Path) -> Result<Arc<dyn Vfs>, StartError> {
@@ -186,6 +195,24 @@ mod tests {
         assert!(second.above(&path).unwrap().rules[0].options.read_only);
         assert!(!same(&second, &table("rw,async", &second), &path), "another durability");
         assert!(!same(&second, &table("rw,fsid=5", &second), &path), "another identity");
+    }
+
+    #[test]
+    fn the_write_verifier_tells_openings_and_epochs_apart() {
+        let state = tempfile::tempdir().unwrap();
+        let opener = opener(state.path());
+        let exports = || parse("memory:/x *(rw)");
+        let verf = |table: &Table, epoch| table.above(Path::new("/x")).unwrap().write_verf([7; 8], epoch);
+        let first = opener.table(exports(), &Table::default()).unwrap();
+        assert_eq!(verf(&first, 0), [7; 8]);
+        assert_eq!(verf(&opener.table(exports(), &first).unwrap(), 0), [7; 8], "it stayed open");
+        let second = opener.table(exports(), &Table::default()).unwrap();
+        let third = opener.table(exports(), &Table::default()).unwrap();
+        let mut all: Vec<_> =
+            [&first, &second, &third].iter().flat_map(|t| [verf(t, 0), verf(t, 1)]).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 6);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::handle::{KeyError, Signer};
 use crate::net::{self, Connections, DEFAULT_WORKERS, Entrances, Limits};
 use crate::opener::Opener;
 use crate::service::NfsService;
-use crate::state::State;
+use crate::state::{State, UserGroups};
 use crate::vfs::Vfs;
 use crate::vfs::local::OpenError;
 
@@ -55,6 +55,7 @@ pub struct Builder {
     limits: Limits,
     vfs: HashMap<PathBuf, Arc<dyn Vfs>>,
     source: Option<Source>,
+    groups: Option<Box<dyn UserGroups>>,
     exclusive: bool,
     places: Places,
     health_limit: Option<Duration>,
@@ -168,6 +169,12 @@ impl Builder {
         self
     }
 
+    /// Takes the groups of users from the server and not from the client, as `rpc.mountd --manage-gids` does.
+    pub fn manage_gids(mut self, groups: impl UserGroups + 'static) -> Self {
+        self.groups = Some(Box::new(groups));
+        self
+    }
+
     /// Refuses to start while another server of this node's name uses the state directory.
     pub fn exclusive(mut self) -> Self {
         self.exclusive = true;
@@ -238,7 +245,8 @@ impl Builder {
             Some(dir) => Signer::load_or_create(dir)?,
             None => Signer::new(random),
         };
-        let state = State::new(Vec::new(), signer, write_verf(&node, random));
+        let mut state = State::new(Vec::new(), signer, write_verf(&node, random));
+        state.groups = self.groups.take();
         let exports = take(&mut self.exports);
         let configured = exports.clone();
         let source = self.source.take().unwrap_or_else(|| Box::new(move || Ok(configured.clone())));
@@ -297,7 +305,7 @@ pub struct Running {
 pub struct Counters {
     /// Its connections.
     pub connections: Connections,
-    /// Calls by program and procedure; those refused before execution are not among them.
+    /// Calls that were answered, by program and procedure; those refused before execution are not among them.
     pub calls: Vec<ProcedureCalls>,
     /// Calls whose arguments could not be decoded.
     pub garbage_args: u64,
@@ -332,10 +340,11 @@ impl Running {
     /// What was done so far.
     pub fn counters(&self) -> Counters {
         let service = self.net.service();
+        let rows = service.state().metrics.procedures.counts();
         let row = |(program, procedure, calls)| ProcedureCalls { program, procedure, calls };
         Counters {
             connections: self.net.connections(),
-            calls: service.calls().into_iter().map(row).collect(),
+            calls: rows.into_iter().map(row).collect(),
             garbage_args: service.garbage(),
             port_refusals: service.state().port_refusals(),
             replays: service.replays(),

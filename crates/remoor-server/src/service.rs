@@ -36,7 +36,6 @@ pub(crate) struct Row {
     name: &'static str,
     number: u32,
     run: Run,
-    calls: AtomicU64,
 }
 
 type Run = Box<dyn Fn(&Request<'_>, Reader, &mut Writer) -> xdr::Result<()> + Send + Sync>;
@@ -49,7 +48,7 @@ pub(crate) fn row<P: Procedure>(handle: fn(&Request<'_>, P::Args) -> P::Res) -> 
         handle(request, decoded).encode(w);
         Ok(())
     };
-    Row { name: P::NAME, number: P::NUMBER, run: Box::new(run), calls: AtomicU64::new(0) }
+    Row { name: P::NAME, number: P::NUMBER, run: Box::new(run) }
 }
 
 /// A program that is served.
@@ -66,6 +65,9 @@ impl Served {
         Self { program, rows }
     }
 }
+
+/// Program and procedure of a call that cannot be read so far.
+const UNKNOWN: (u32, u32) = (0, 0);
 
 /// NFS and MOUNT on one port.
 pub(crate) struct NfsService {
@@ -86,15 +88,6 @@ impl NfsService {
 
     pub(crate) fn state(&self) -> &State {
         &self.state
-    }
-
-    /// Calls so far: program, procedure, number.
-    pub(crate) fn calls(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let of = |served: &Served| {
-            let program = served.program.name;
-            served.rows.iter().map(|row| (program, row.name, row.calls.load(Relaxed))).collect::<Vec<_>>()
-        };
-        self.programs.iter().flat_map(of).collect()
     }
 
     /// Calls whose arguments could not be decoded.
@@ -133,7 +126,6 @@ impl NfsService {
         let credential = credential(&call.header.credential, row.number)?;
         let table = self.state.table();
         let request = Request { state: &self.state, table: &table, peer, credential };
-        row.calls.fetch_add(1, Relaxed);
         begin_reply(w, call.xid, &ReplyStatus::Success);
         match catch_unwind(AssertUnwindSafe(|| (row.run)(&request, call.args, w))) {
             Ok(Ok(())) => Ok(()),
@@ -194,20 +186,16 @@ impl Service for NfsService {
 
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
         let (received, bytes) = (Instant::now(), record.len());
-        match Message::decode(record.clone()) {
+        let (called, answer) = match Message::decode(record.clone()) {
             Ok(Message::Call(call)) if !origin.is_client && call.header.procedure != 0 => {
                 begin_reply(reply, call.xid, &ReplyStatus::AuthError(AuthStat::TooWeak));
+                ((call.header.program, call.header.procedure), Answer::Now)
             }
             Ok(Message::Call(call)) => {
                 let called = (call.header.program, call.header.procedure);
                 let kind = |record: &[u8]| self.kind(record);
                 let execute = |call, reply: &mut Writer| self.answer(origin.peer, call, reply);
-                let answer = self.replies.serve(origin, kind, record, call, reply, execute);
-                if matches!(answer, Answer::Now | Answer::Tell(_)) {
-                    let bytes = (bytes, reply.len());
-                    self.state.metrics.answered(origin.peer.ip(), called, head(reply), bytes, received);
-                }
-                return Ok(answer);
+                (called, self.replies.serve(origin, kind, record, call, reply, execute))
             }
             Ok(Message::Reply(reply)) => {
                 return Err(Malformed(format!("a reply, to xid {:#010x}", reply.xid)));
@@ -215,10 +203,15 @@ impl Service for NfsService {
             Err(message::Error::RpcVersion { xid, .. }) => {
                 let status = ReplyStatus::RpcMismatch { low: RPC_VERSION, high: RPC_VERSION };
                 begin_reply(reply, xid, &status);
+                (UNKNOWN, Answer::Now)
             }
             Err(message::Error::Xdr(e)) => return Err(Malformed(e.to_string())),
+        };
+        if matches!(answer, Answer::Now | Answer::Tell(_)) {
+            let bytes = (bytes, reply.len());
+            self.state.metrics.answered(origin.peer.ip(), called, head(reply), bytes, received);
         }
-        Ok(Answer::Now)
+        Ok(answer)
     }
 
     fn started(&self, outbox: Outbox) {

@@ -29,6 +29,12 @@ const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 /// Subject of [`State::is_news`] for mounts of what is not exported.
 pub(crate) const ANY_MOUNT: u64 = u64::MAX;
 
+/// Knows the supplementary groups of users, as `rpc.mountd --manage-gids` does: AUTH_SYS carries 16 at most.
+pub trait UserGroups: Send + Sync {
+    /// Those of a user; `None` if the server does not know it, so that those the client tells hold. Must not wait for long.
+    fn groups_of(&self, uid: u32) -> Option<Arc<[u32]>>;
+}
+
 pub(crate) struct State {
     table: ArcSwap<Table>,
     pub(crate) signer: Signer,
@@ -38,6 +44,8 @@ pub(crate) struct State {
     refused: Mutex<LruCache<(IpAddr, u64), Instant>>,
     port_refusals: AtomicU64,
     pub(crate) metrics: Metrics,
+    /// `--manage-gids`: who asks the server, not the client, for a user's groups.
+    pub(crate) groups: Option<Box<dyn UserGroups>>,
     stopping: AtomicBool,
 }
 
@@ -51,6 +59,7 @@ impl State {
             refused: Mutex::new(LruCache::new(MAX_REFUSED_CLIENTS)),
             port_refusals: AtomicU64::new(0),
             metrics: Metrics::new(),
+            groups: None,
             stopping: AtomicBool::new(false),
         }
     }

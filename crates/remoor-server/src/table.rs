@@ -4,13 +4,16 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use remoor_nfs::v3::NfsStat;
+use remoor_nfs::v3::{NfsStat, WriteVerf};
 
 use crate::exports::{Export, Options, Rule, Storage, closest, decide};
 use crate::names::{self, Pending};
 use crate::vfs::Vfs;
 use crate::vfs::local::Durability;
 use crate::watch::Watch;
+
+/// Bits of a write verifier that tell openings apart; the others tell epochs apart.
+const OPENING_BITS: u32 = 24;
 
 /// A table in use. Cheap to take and to give back, and blocks nobody who exports another.
 pub(crate) type Snapshot = arc_swap::Guard<Arc<Table>>;
@@ -27,6 +30,8 @@ pub(crate) struct ServedExport {
     pub(crate) rules: Vec<Rule>,
     /// How its files were opened.
     pub(crate) opened: Opened,
+    /// How often its files were opened before in this process.
+    pub(crate) opening: u64,
     /// What is known of its use and its health. It stays with the file system.
     pub(crate) watch: Arc<Watch>,
 }
@@ -49,7 +54,13 @@ impl Opened {
 impl ServedExport {
     /// An export in memory, which nobody watches.
     pub(crate) fn of(path: PathBuf, id: u64, vfs: Arc<dyn Vfs>, rules: Vec<Rule>) -> Self {
-        Self { path, id, vfs, rules, opened: Opened::IN_MEMORY, watch: Arc::default() }
+        Self { path, id, vfs, rules, opened: Opened::IN_MEMORY, opening: 0, watch: Arc::default() }
+    }
+
+    /// The verifier of what is written now, in a server that began with `base` (RFC 1813 section 3.3.7). Files that are
+    /// opened anew count their epochs anew, and nobody knows what became of data that was written through the old ones.
+    pub(crate) fn write_verf(&self, base: WriteVerf, epoch: u64) -> WriteVerf {
+        (u64::from_be_bytes(base) ^ epoch ^ self.opening.rotate_right(OPENING_BITS)).to_be_bytes()
     }
 
     /// Its path, for people.

@@ -1,6 +1,7 @@
 //! `remoor status`: what a running server does.
 
 use std::io::{self, IsTerminal};
+use std::ops::Range;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
@@ -67,13 +68,13 @@ impl Args {
 
 fn render(status: &Status) -> String {
     let mut text = head(status);
-    text += &section("client", &client_rows(status));
+    text += &section("client", &client_rows(status), 3..7);
     let hidden = status.clients.len().saturating_sub(MAX_CLIENTS);
     if hidden > 0 {
         text += &format!("{hidden} more with fewer calls; --json has all\n");
     }
-    text += &section("export", &export_rows(status));
-    text += &section("procedure", &procedure_rows(status));
+    text += &section("export", &export_rows(status), 2..4);
+    text += &section("procedure", &procedure_rows(status), 1..7);
     text
 }
 
@@ -89,11 +90,15 @@ fn head(status: &Status) -> String {
             status.pid,
             duration(status.uptime_secs)
         ),
-        format!("write verifier {}", status.write_verifier),
         format!(
-            "{} connections ({} accepted, {} refused, {} broken); {} calls refused because of their port",
+            "write verifier {}, unless an export's file system was opened anew or lost data",
+            status.write_verifier
+        ),
+        format!(
+            "{} connections ({} accepted, {} evicted, {} refused, {} broken); {} calls refused for their port",
             connections.open,
             connections.accepted,
+            connections.evicted,
             connections.refused,
             connections.broken,
             status.port_refusals
@@ -101,11 +106,11 @@ fn head(status: &Status) -> String {
         format!("{} calls, {:.1} a second", status.calls, status.calls_per_second),
     ];
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    lines + &columns::row("listening on ", 13, &listen.join(" "))
+    lines + &columns::row("listening on", 13, &listen.join(" "))
 }
 
-/// A table with its header first, or that there is nothing to show.
-fn section(what: &str, rows: &[Vec<String>]) -> String {
+/// A table with its header first, or that there is nothing to show. The columns `numbers` are aligned to the right.
+fn section(what: &str, rows: &[Vec<String>], numbers: Range<usize>) -> String {
     let Some((header, rows)) = rows.split_first() else { return String::new() };
     if rows.is_empty() {
         return format!("\nno {what} yet\n");
@@ -124,8 +129,7 @@ fn section(what: &str, rows: &[Vec<String>]) -> String {
         if n == 0 && rows.iter().all(|row| row[0].len() <= UNBROKEN) {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
-        let is_number = |row: &Vec<String>| row[n].starts_with(|c: char| c.is_ascii_digit()) || row[n] == "-";
-        if n > 0 && rows.iter().all(is_number) {
+        if numbers.contains(&n) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -213,8 +217,8 @@ fn bytes(n: u64) -> String {
 fn micros(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} µs"),
-        1_000..1_000_000 => format!("{} ms", n as f64 / 1e3),
-        _ => format!("{} s", n as f64 / 1e6),
+        1_000..1_000_000 => format!("{} ms", (n as f64 / 100.0).round() / 10.0),
+        _ => format!("{} s", (n as f64 / 1e5).round() / 10.0),
     }
 }
 
@@ -266,6 +270,7 @@ mod tests {
             clients: vec!["192.0.2.0/24".to_owned(), "2001:db8::/32".to_owned()],
             mounted_by: 2,
             calls: 99,
+            write_verifier: "0123456789abcdef".to_owned(),
             unhealthy: Some("its file system has not answered for 12.0 s".to_owned()),
         };
         Status {
@@ -276,7 +281,7 @@ mod tests {
             uptime_secs: 100_000.0,
             write_verifier: "0123456789abcdef".to_owned(),
             stopping: false,
-            connections: Connections { open: 250, accepted: 500, refused: 0, broken: 1 },
+            connections: Connections { open: 250, accepted: 500, evicted: 3, refused: 0, broken: 1 },
             calls: 133,
             calls_per_second: 12.34,
             port_refusals: 4,
@@ -295,7 +300,8 @@ mod tests {
         for part in [
             "node a, remoor 0.1.0, pid 4711, up 1 d 3 h",
             "write verifier 0123456789abcdef",
-            "4 calls refused because of their port",
+            "its file system has not",
+            "4 calls refused for their port",
             "133 calls, 12.3 a second",
             "10 more with fewer calls",
             "NFS READDIRPLUS",
@@ -307,7 +313,7 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([0, 1023, 1024, 1 << 40].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.0 TiB"]);
-        assert_eq!([25, 2_500, 10_000_000].map(micros), ["25 µs", "2.5 ms", "10 s"]);
+        assert_eq!([25, 2_500, 1_718, 10_000_000].map(micros), ["25 µs", "2.5 ms", "1.7 ms", "10 s"]);
         assert_eq!([0.25, 59.0, 600.0, 90_000.0].map(duration), ["0.2 s", "59 s", "10 min", "1 d 1 h"]);
         assert_eq!(
             (ports(&[]), ports(&[1, 2]), ports(&[1, 2, 3, 4])),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use remoor_nfs::v3::WriteVerf;
+
 use super::health::Health;
 use super::monitor::{LOOK_EVERY, Monitor};
 use super::status::{self, ExportStatus, Status};
@@ -101,7 +103,7 @@ impl Desk {
             node: self.exporter.node().to_owned(),
             listen: self.listen.clone(),
             uptime_secs: uptime.as_secs_f64(),
-            write_verifier: state.write_verf.iter().map(|byte| format!("{byte:02x}")).collect(),
+            write_verifier: hex(state.write_verf),
             stopping: state.is_stopping(),
             connections: census.connections,
             calls,
@@ -126,6 +128,7 @@ impl Desk {
                 clients: export.rules.iter().map(|rule| rule.client.to_string()).collect(),
                 mounted_by: by.len(),
                 calls: export.watch.calls.load(Relaxed),
+                write_verifier: hex(export.write_verf(self.state().write_verf, export.vfs.write_epoch())),
                 unhealthy: health.iter_mut().find(|h| h.path == path).and_then(|h| h.reason.take()),
                 path,
             }
@@ -134,6 +137,10 @@ impl Desk {
         exports.sort_by(|a, b| a.path.cmp(&b.path));
         exports
     }
+}
+
+fn hex(verifier: WriteVerf) -> String {
+    verifier.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn changed(result: Result<Changes, ChangeError>) -> Answer {

@@ -23,7 +23,7 @@ pub struct Status {
     pub listen: Vec<SocketAddr>,
     /// Seconds since its start.
     pub uptime_secs: f64,
-    /// Of unstable WRITEs, in hexadecimal digits.
+    /// That this server began with, in hexadecimal digits; each export has its own since.
     pub write_verifier: String,
     /// It answers what it has taken, and takes no more.
     pub stopping: bool,
@@ -75,6 +75,8 @@ pub struct ExportStatus {
     pub mounted_by: usize,
     /// NFS calls on its objects since its file system was opened.
     pub calls: u64,
+    /// Of unstable WRITEs, in hexadecimal digits: another one if written data may have been lost.
+    pub write_verifier: String,
     /// Why it is not well, if it is not.
     pub unhealthy: Option<String>,
 }

@@ -71,7 +71,7 @@ impl<'a> Object<'a> {
 
     /// The verifier of what is written in this epoch of the vfs (RFC 1813 section 3.3.7).
     pub(super) fn write_verf(&self, epoch: u64) -> WriteVerf {
-        (u64::from_be_bytes(self.request.state.write_verf) ^ epoch).to_be_bytes()
+        self.export.write_verf(self.request.state.write_verf, epoch)
     }
 
     /// Cache consistency data of an operation that failed: the object may have been changed by others since.
@@ -103,7 +103,11 @@ fn squash(request: &Request<'_>, options: &Options) -> Caller {
     let Some(sys) = request.credential.as_ref().filter(|_| !options.all_squash) else { return anonymous() };
     let gid = |gid| if options.squashes_gid(gid) { options.anongid } else { gid };
     let uid = if options.squashes_uid(sys.uid) { options.anonuid } else { sys.uid };
-    Caller { uid, gid: gid(sys.gid), gids: sys.gids.0.iter().copied().map(gid).collect() }
+    // By the user whom the client names; the first group stays the client's word, and so do all of a user that the server
+    // does not know (`svcauth_unix_set_client`).
+    let managed = request.state.groups.as_ref().and_then(|groups| groups.groups_of(sys.uid));
+    let gids = managed.as_deref().unwrap_or(&sys.gids.0).iter().copied().map(gid).collect();
+    Caller { uid, gid: gid(sys.gid), gids }
 }
 
 /// A result that on failure tells `F` of the object, if there is one.
@@ -135,6 +139,32 @@ mod tests {
         });
         let peer = "127.0.0.1:1".parse().unwrap();
         squash(&Request { state: &state, table: &Table::default(), peer, credential }, options)
+    }
+
+    #[test]
+    fn groups_are_the_servers_if_it_manages_them() {
+        struct Known;
+        impl crate::state::UserGroups for Known {
+            fn groups_of(&self, uid: u32) -> Option<std::sync::Arc<[u32]>> {
+                (uid == 5).then(|| [0, 70].into())
+            }
+        }
+        let mut state = State::new(Vec::new(), crate::handle::Signer::new([0; 32]), [0; 8]);
+        state.groups = Some(Box::new(Known));
+        let options = Options::default();
+        let caller = |uid| {
+            let mut sys = AuthSys::new("client", uid, 6);
+            sys.gids.0 = vec![4];
+            let peer = "127.0.0.1:1".parse().unwrap();
+            let request = Request { state: &state, table: &Table::default(), peer, credential: Some(sys) };
+            squash(&request, &options)
+        };
+        assert_eq!(caller(5), Caller { uid: 5, gid: 6, gids: vec![options.anongid, 70] });
+        assert_eq!(
+            caller(7),
+            Caller { uid: 7, gid: 6, gids: vec![4] },
+            "a user that the server does not know"
+        );
     }
 
     #[test]

@@ -110,6 +110,7 @@ fn status_tells_clients_exports_and_procedures() {
     assert_eq!(seen.mounts, ["/x"]);
     let [x, y] = &status.exports[..] else { panic!("{:?}", status.exports) };
     assert_eq!((x.path.as_str(), x.calls, x.mounted_by, &x.unhealthy), ("/x", 2, 1, &None));
+    assert_eq!(x.write_verifier, verifier);
     assert_eq!((y.path.as_str(), y.calls, y.mounted_by), ("/y", 0, 0));
     let lookup = status.procedures.iter().find(|row| row.procedure == "LOOKUP").unwrap();
     assert_eq!((lookup.calls, lookup.errors["NFS3ERR_NOENT"]), (1, 1));
@@ -206,6 +207,10 @@ fn pages_are_told_over_http() {
     assert_eq!(status, "HTTP/1.1 200 OK");
     let getattr = "remoor_call_duration_seconds_count{program=\"NFS\",procedure=\"GETATTR\"} 1";
     assert!(text.contains(getattr), "{text}");
+    // RPC version 3.
+    client.write(&[0x80, 0, 0, 24, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    client.status();
+    assert!(get(all, "/metrics").1.contains("remoor_refused_calls_total{reason=\"RPC_MISMATCH\"} 1"));
     let Answer::Metrics(same) = rig.ask(&Request::Metrics) else { panic!() };
     assert!(same.contains(getattr));
     assert_eq!(get(all, "/health?x").0, "HTTP/1.1 200 OK");

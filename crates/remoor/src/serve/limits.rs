@@ -23,6 +23,12 @@ pub(super) struct LimitArgs {
     /// Bytes of replies that one client has not taken; above it its connection is not read further
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().reply_bytes as u64, value_parser = clap::value_parser!(u64).range(BYTES))]
     max_reply_bytes: u64,
+    /// Calls of all connections that execute or wait; at this many no connection is read
+    #[arg(long, value_name = "N", default_value_t = Limits::default().calls as u64, value_parser = clap::value_parser!(u64).range(16..=10_000_000))]
+    max_calls: u64,
+    /// Bytes of those calls and of replies not taken, of all connections
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes as u64, value_parser = clap::value_parser!(u64).range(16 << 20..=1 << 40))]
+    max_bytes: u64,
     /// Seconds after which a connection without a call is closed
     #[arg(long, value_name = "SECS", default_value_t = Limits::default().idle.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
@@ -45,6 +51,8 @@ impl LimitArgs {
             backlog_calls: self.max_waiting as usize,
             backlog_bytes: self.max_waiting_bytes as usize,
             reply_bytes: self.max_reply_bytes as usize,
+            calls: self.max_calls as usize,
+            bytes: self.max_bytes as usize,
             idle: Duration::from_secs(self.idle),
             stall: Duration::from_secs(self.stall),
             drain: Duration::from_secs(self.drain),
@@ -78,7 +86,7 @@ mod tests {
     fn each_option_changes_its_limit() {
         let got = limits(
             "--max-connections 1 --max-running 2 --max-waiting 3 --max-waiting-bytes 4096 --max-reply-bytes 8192 \
-             --idle 6 --stall 7 --drain 0",
+             --max-calls 16 --max-bytes 33554432 --idle 6 --stall 7 --drain 0",
         );
         let secs = Duration::from_secs;
         let wanted = Limits {
@@ -87,6 +95,8 @@ mod tests {
             backlog_calls: 3,
             backlog_bytes: 4096,
             reply_bytes: 8192,
+            calls: 16,
+            bytes: 32 << 20,
             idle: secs(6),
             stall: secs(7),
             drain: secs(0),
