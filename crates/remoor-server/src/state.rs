@@ -15,6 +15,8 @@ use remoor_nfs::v3::WriteVerf;
 use crate::exports::Options;
 use crate::handle::Signer;
 use crate::metrics::Metrics;
+use crate::names::Pending;
+use crate::names::groups::Groups;
 use crate::table::{ServedExport, Snapshot, Table};
 
 /// Ports from here on can be bound by any process (IPPORT_RESERVED, PROT_SOCK).
@@ -31,8 +33,15 @@ pub(crate) const ANY_MOUNT: u64 = u64::MAX;
 
 /// Knows the supplementary groups of users, as `rpc.mountd --manage-gids` does: AUTH_SYS carries 16 at most.
 pub trait UserGroups: Send + Sync {
-    /// Those of a user; `None` if the server does not know it, so that those the client tells hold. Must not wait for long.
-    fn groups_of(&self, uid: u32) -> Option<Arc<[u32]>>;
+    /// Those of a user; `None` if the server does not know it, so that those the client tells hold. Does not wait for the
+    /// name service: the call is answered NFS3ERR_JUKEBOX.
+    fn groups_of(&self, uid: u32) -> Result<Option<Arc<[u32]>>, Pending>;
+}
+
+impl UserGroups for Groups {
+    fn groups_of(&self, uid: u32) -> Result<Option<Arc<[u32]>>, Pending> {
+        self.look_up(uid)
+    }
 }
 
 pub(crate) struct State {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use ipnet::IpNet;
 use remoor_server::exports::{OPTIONS, OptionRow, Status};
+use remoor_server::names::groups::Groups;
 use remoor_server::vfs::local::OpenError;
 use remoor_server::{DEFAULT_WORKERS, Exporter, Reload, Running, Server, StartError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -45,6 +46,10 @@ pub(crate) struct Args {
     /// /etc/exports.d/*.exports, as root without --export]
     #[arg(long, value_name = "FILE", help_heading = "Exports")]
     exports: Vec<PathBuf>,
+    /// Look users' groups up on this host, as rpc.mountd --manage-gids does, instead of taking the 16 at most that
+    /// a client tells; what was looked up is kept for 30 minutes
+    #[arg(long, help_heading = "Exports")]
+    manage_gids: bool,
     /// Directory for the key of file handles and the index of files; nodes of a pair share it
     /// [default: /var/lib/remoor as root, else ~/.local/state/remoor]
     #[arg(long, value_name = "DIR", help_heading = "Serving")]
@@ -171,6 +176,9 @@ impl Args {
             .limits(self.limits.limits())
             .proxy_from(self.proxy_from.iter().copied())
             .workers(self.workers.into());
+        if self.manage_gids {
+            server = server.manage_gids(Groups::default());
+        }
         server = self.watching.apply(server, self.node.as_deref())?;
         for address in &self.listen {
             server = server.listen(*address);

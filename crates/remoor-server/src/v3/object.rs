@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use remoor_nfs::v3::{Fattr, FileHandle, NfsStat, PostOpAttr, Res, WccData, WriteVerf};
 
 use crate::exports::Options;
+use crate::names::Pending;
 use crate::service::Request;
 use crate::table::ServedExport;
 use crate::vfs::{Caller, Made, NodeHandle, Vfs};
@@ -29,7 +30,7 @@ impl<'a> Object<'a> {
             return Err(NfsStat::Perm);
         }
         export.watch.calls.fetch_add(1, Relaxed);
-        let caller = squash(request, options);
+        let caller = squash(request, options)?;
         Ok(Self { request, export, options, caller, node })
     }
 
@@ -98,16 +99,19 @@ impl<'a> Object<'a> {
 }
 
 /// `root_squash` and `all_squash`, as knfsd's `nfsd_setuser`: group 0 is squashed among the others, too.
-fn squash(request: &Request<'_>, options: &Options) -> Caller {
+fn squash(request: &Request<'_>, options: &Options) -> Result<Caller, NfsStat> {
     let anonymous = || Caller { uid: options.anonuid, gid: options.anongid, gids: Vec::new() };
-    let Some(sys) = request.credential.as_ref().filter(|_| !options.all_squash) else { return anonymous() };
+    let Some(sys) = request.credential.as_ref().filter(|_| !options.all_squash) else {
+        return Ok(anonymous());
+    };
     let gid = |gid| if options.squashes_gid(gid) { options.anongid } else { gid };
     let uid = if options.squashes_uid(sys.uid) { options.anonuid } else { sys.uid };
     // By the user whom the client names; the first group stays the client's word, and so do all of a user that the server
     // does not know (`svcauth_unix_set_client`).
-    let managed = request.state.groups.as_ref().and_then(|groups| groups.groups_of(sys.uid));
+    let managed = request.state.groups.as_ref().map_or(Ok(None), |groups| groups.groups_of(sys.uid));
+    let managed = managed.map_err(|Pending| NfsStat::Jukebox)?;
     let gids = managed.as_deref().unwrap_or(&sys.gids.0).iter().copied().map(gid).collect();
-    Caller { uid, gid: gid(sys.gid), gids }
+    Ok(Caller { uid, gid: gid(sys.gid), gids })
 }
 
 /// A result that on failure tells `F` of the object, if there is one.
@@ -138,15 +142,15 @@ mod tests {
             sys
         });
         let peer = "127.0.0.1:1".parse().unwrap();
-        squash(&Request { state: &state, table: &Table::default(), peer, credential }, options)
+        squash(&Request { state: &state, table: &Table::default(), peer, credential }, options).unwrap()
     }
 
     #[test]
     fn groups_are_the_servers_if_it_manages_them() {
         struct Known;
         impl crate::state::UserGroups for Known {
-            fn groups_of(&self, uid: u32) -> Option<std::sync::Arc<[u32]>> {
-                (uid == 5).then(|| [0, 70].into())
+            fn groups_of(&self, uid: u32) -> Result<Option<std::sync::Arc<[u32]>>, Pending> {
+                if uid == 8 { Err(Pending) } else { Ok((uid == 5).then(|| [0, 70].into())) }
             }
         }
         let mut state = State::new(Vec::new(), crate::handle::Signer::new([0; 32]), [0; 8]);
@@ -159,10 +163,11 @@ mod tests {
             let request = Request { state: &state, table: &Table::default(), peer, credential: Some(sys) };
             squash(&request, &options)
         };
-        assert_eq!(caller(5), Caller { uid: 5, gid: 6, gids: vec![options.anongid, 70] });
+        assert_eq!(caller(5), Ok(Caller { uid: 5, gid: 6, gids: vec![options.anongid, 70] }));
+        assert_eq!(caller(8), Err(NfsStat::Jukebox));
         assert_eq!(
             caller(7),
-            Caller { uid: 7, gid: 6, gids: vec![4] },
+            Ok(Caller { uid: 7, gid: 6, gids: vec![4] }),
             "a user that the server does not know"
         );
     }
