@@ -36,45 +36,15 @@ impl Configured {
             exports = exports.merge(Exports::from_file(file)?);
         }
         if self.system {
-            for file in system_files(Path::new(SYSTEM_FILE), Path::new(SYSTEM_DIR)) {
-                exports = exports.merge(Exports::from_file(&file)?);
-            }
+            exports = exports.merge(Exports::from_system(Path::new("/"))?);
         }
         Ok(exports)
     }
 }
 
-/// The file, if it is there, and those of the directory that end in `.exports`, in order.
-fn system_files(file: &Path, dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_exports(path)).collect();
-    files.sort();
-    file.exists().then(|| file.to_owned()).into_iter().chain(files).collect()
-}
-
-fn is_exports(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    name.ends_with(".exports") && !name.starts_with('.')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_of_the_system_are_those_of_exportfs_in_its_order() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["b.exports", "a.exports", ".c.exports", "d.exports.bak"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
-        }
-        let names = |file: &Path| -> Vec<String> {
-            let files = system_files(file, dir.path());
-            files.iter().map(|f| f.file_name().unwrap().to_string_lossy().into_owned()).collect()
-        };
-        assert_eq!(names(&dir.path().join("d.exports.bak")), ["d.exports.bak", "a.exports", "b.exports"]);
-        assert_eq!(names(&dir.path().join("none")), ["a.exports", "b.exports"]);
-        assert_eq!(system_files(Path::new("/none"), Path::new("/none")), Vec::<PathBuf>::new());
-    }
 
     #[test]
     fn what_is_named_is_all_there_is() {
