@@ -219,7 +219,9 @@ impl Builder {
         let entrances = Entrances { addresses: listen, bound, relays };
         let net = net::start(service, entrances, workers, self.limits.clone())?;
         let limit = self.health_limit.unwrap_or(DEFAULT_HEALTH_LIMIT);
-        let desk = Desk::new(exporter.clone(), Box::new(net.census()), net.local_addrs(), limit);
+        let replies = net.service().clone();
+        let replays = Box::new(move || replies.replays());
+        let desk = Desk::new(exporter.clone(), Box::new(net.census()), replays, net.local_addrs(), limit);
         let attendance = Attendance::begin(&self.places, &Arc::new(desk))?;
         let running = Running { net, exporter, attendance, _lock: lock };
         running.log();

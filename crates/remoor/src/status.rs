@@ -103,7 +103,10 @@ fn head(status: &Status) -> String {
             connections.broken,
             status.port_refusals
         ),
-        format!("{} calls, {:.1} a second", status.calls, status.calls_per_second),
+        format!(
+            "{} calls, {:.1} a second; {} answered from the reply cache",
+            status.calls, status.calls_per_second, status.replayed_calls
+        ),
     ];
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     lines + &columns::row("listening on", 13, &listen.join(" "))
@@ -285,6 +288,7 @@ mod tests {
             calls: 133,
             calls_per_second: 12.34,
             port_refusals: 4,
+            replayed_calls: 5,
             clients: (0..50).map(client).collect(),
             exports: vec![export],
             procedures: vec![procedure],
@@ -302,7 +306,7 @@ mod tests {
             "write verifier 0123456789abcdef",
             "its file system has not",
             "4 calls refused for their port",
-            "133 calls, 12.3 a second",
+            "133 calls, 12.3 a second; 5 answered from the reply cache",
             "10 more with fewer calls",
             "NFS READDIRPLUS",
         ] {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use remoor_nfs::replay;
 use remoor_nfs::v3::WriteVerf;
 
 use super::health::Health;
@@ -22,20 +23,22 @@ use crate::table::ServedExport;
 pub(crate) struct Desk {
     exporter: Arc<Exporter>,
     census: Box<dyn Fn() -> Census + Send + Sync>,
+    replays: Box<dyn Fn() -> replay::Counters + Send + Sync>,
     listen: Vec<SocketAddr>,
     health_limit: Duration,
     monitor: Monitor,
 }
 
 impl Desk {
-    /// Of a server that listens there; `census` counts its connections.
+    /// Of a server that listens there; `census` counts its connections, `replays` what its reply cache did.
     pub(crate) fn new(
         exporter: Arc<Exporter>,
         census: Box<dyn Fn() -> Census + Send + Sync>,
+        replays: Box<dyn Fn() -> replay::Counters + Send + Sync>,
         listen: Vec<SocketAddr>,
         health_limit: Duration,
     ) -> Self {
-        Self { exporter, census, listen, health_limit, monitor: Monitor::default() }
+        Self { exporter, census, replays, listen, health_limit, monitor: Monitor::default() }
     }
 
     fn state(&self) -> &State {
@@ -84,6 +87,7 @@ impl Desk {
             metrics: &state.metrics,
             connections: (self.census)().connections,
             port_refusals: state.port_refusals(),
+            replays: (self.replays)(),
             exports: table.exports().iter().map(export).collect(),
             procedures: state.metrics.procedures.stats(),
         })
@@ -109,6 +113,7 @@ impl Desk {
             calls,
             calls_per_second: self.monitor.rate(Instant::now(), calls),
             port_refusals: state.port_refusals(),
+            replayed_calls: (self.replays)().hits(),
             clients: status::clients(&census.peers, &clients, &state.mounts(), uptime.as_millis() as u64),
             exports: self.exports(),
             procedures,

@@ -35,6 +35,8 @@ pub struct Status {
     pub calls_per_second: f64,
     /// Calls refused because a `secure` export was used from a port of 1024 or above.
     pub port_refusals: u64,
+    /// Calls answered from the reply cache.
+    pub replayed_calls: u64,
     /// Those with connections or calls, the busiest first.
     pub clients: Vec<ClientStatus>,
     /// In the order of the table of exports.

@@ -6,12 +6,14 @@ use super::Metrics;
 use super::procedures::{BUCKETS_MICROS, ProcedureStats};
 use super::text::{Kind, Label, Samples, family};
 use crate::net::Connections;
+use remoor_nfs::replay;
 
 /// What metrics are made of, at one moment.
 pub(crate) struct Facts<'a> {
     pub(crate) metrics: &'a Metrics,
     pub(crate) connections: Connections,
     pub(crate) port_refusals: u64,
+    pub(crate) replays: replay::Counters,
     pub(crate) exports: Vec<ExportFacts>,
     /// In the order of the programs' tables.
     pub(crate) procedures: Vec<ProcedureStats>,
@@ -85,10 +87,22 @@ static FAMILIES: &[Family] = &[
     Family {
         name: "remoor_replayed_calls_total",
         kind: Counter,
-        help: "Calls answered from the reply cache, by where the first one came from.",
+        help: "Calls answered from the reply cache, by where they came from compared with the first one.",
+        samples: |facts, s| replayed(&facts.replays).iter().for_each(|(kind, n)| s.add(&[("kind", kind)], n)),
+    },
+    Family {
+        name: "remoor_reply_cache_calls_total",
+        kind: Counter,
+        help: "Calls that the reply cache saw and did not answer, by what became of them.",
         samples: |facts, s| {
-            facts.metrics.replays.counts().iter().for_each(|(kind, n)| s.add(&[("kind", kind)], n));
+            unanswered(&facts.replays).iter().for_each(|(what, n)| s.add(&[("what", what)], n))
         },
+    },
+    Family {
+        name: "remoor_reply_cache_evicted_total",
+        kind: Counter,
+        help: "Replies forgotten to make room: settled ones were received, others may be asked for again.",
+        samples: |facts, s| evicted(&facts.replays).iter().for_each(|(what, n)| s.add(&[("reply", what)], n)),
     },
     Family {
         name: "remoor_connections",
@@ -162,6 +176,31 @@ fn errors(labels: &[Label<'_>; 2], row: &ProcedureStats, s: &mut Samples<'_>) {
     }
 }
 
+fn replayed(replays: &replay::Counters) -> [(&'static str, u64); 4] {
+    let replay::Counters { same_connection, same_port, other_port, inferred, .. } = *replays;
+    [
+        ("same_connection", same_connection),
+        ("same_port", same_port),
+        ("other_port", other_port),
+        ("inferred", inferred),
+    ]
+}
+
+fn unanswered(replays: &replay::Counters) -> [(&'static str, u64); 5] {
+    let replay::Counters { executed, in_progress, held, told_apart, refused, .. } = *replays;
+    [
+        ("executed", executed),
+        ("in_progress", in_progress),
+        ("held", held),
+        ("told_apart", told_apart),
+        ("refused", refused),
+    ]
+}
+
+fn evicted(replays: &replay::Counters) -> [(&'static str, u64); 2] {
+    [("settled", replays.evicted_settled), ("unsettled", replays.evicted_unsettled)]
+}
+
 fn started(facts: &Facts<'_>) -> f64 {
     facts.metrics.began_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
@@ -187,7 +226,8 @@ mod tests {
         let connections = Connections { open: 3, accepted: 5, refused: 1, evicted: 6, broken: 2 };
         let exports = vec![ExportFacts { path: "/a \"b\"".into(), calls: 9, healthy: false }];
         let procedures = metrics.procedures.stats();
-        let facts = Facts { metrics: &metrics, connections, port_refusals: 4, exports, procedures };
+        let replays = replay::Counters { other_port: 6, ..Default::default() };
+        let facts = Facts { metrics: &metrics, connections, port_refusals: 4, replays, exports, procedures };
         let samples = strict::parse(&render(&facts));
         let value = |name: &str, labels: &[(&str, &str)]| {
             let is = |(n, l, _): &&strict::Sample| {
@@ -203,6 +243,7 @@ mod tests {
         assert_eq!(value("remoor_reply_bytes_total", &[lookup]), 250.0);
         assert_eq!(value("remoor_errors_total", &[lookup, ("status", "NFS3ERR_NOENT")]), 1.0);
         assert_eq!(value("remoor_refused_calls_total", &[("reason", "PROC_UNAVAIL")]), 1.0);
+        assert_eq!(value("remoor_replayed_calls_total", &[("kind", "other_port")]), 6.0);
         assert_eq!(value("remoor_connections", &[]), 3.0);
         assert_eq!(value("remoor_connections_evicted_total", &[]), 6.0);
         assert_eq!(value("remoor_export_healthy", &[("export", "/a \"b\"")]), 0.0);

@@ -35,23 +35,11 @@ pub(crate) struct Metrics {
     pub(crate) procedures: Procedures,
     pub(crate) clients: Clients,
     pub(crate) refused: RefusedCalls,
-    pub(crate) replays: Replays,
 }
 
 /// Calls answered without being given to a procedure, by reason.
 #[derive(Debug, Default)]
 pub(crate) struct RefusedCalls([AtomicU64; outcome::REFUSALS.len()]);
-
-/// Calls that were answered from the reply cache.
-#[derive(Debug, Default)]
-pub(crate) struct Replays {
-    /// On the connection of the first call.
-    pub(crate) same_connection: AtomicU64,
-    /// On another connection, from the same port.
-    pub(crate) same_port: AtomicU64,
-    /// On another connection, from another port.
-    pub(crate) other_port: AtomicU64,
-}
 
 impl Metrics {
     pub(crate) fn new() -> Self {
@@ -61,7 +49,6 @@ impl Metrics {
             procedures: Procedures::new(),
             clients: Clients::new(),
             refused: RefusedCalls::default(),
-            replays: Replays::default(),
         }
     }
 
@@ -89,16 +76,6 @@ impl RefusedCalls {
     /// Reason and number.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         outcome::REFUSALS.iter().zip(&self.0).map(|(reason, n)| (*reason, n.load(Relaxed)))
-    }
-}
-
-impl Replays {
-    /// Kind and number.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 3] {
-        let Self { same_connection, same_port, other_port } = self;
-        let kinds =
-            [("same_connection", same_connection), ("same_port", same_port), ("other_port", other_port)];
-        kinds.map(|(kind, n)| (kind, n.load(Relaxed)))
     }
 }
 
