@@ -175,8 +175,10 @@ fn arguments(model: &Model, plan: &Plan<'_>) -> Vec<String> {
     let input = if plan.interactive { "fd:0" } else { "null" };
     let share = plan.share.display();
     let mut arguments = vec![
-        "mem=256M".into(),
+        // With 256M, a copy of 1 GiB was seen to leave the network driver of 6.12 looping over a receive error.
+        "mem=512M".into(),
         format!("initrd={}", model.image.display()),
+        // The TAP device passes on segments larger than its MTU, which the driver takes with gro only.
         format!("vec0:transport=tap,ifname={tap},mac={mac},depth=128,gro=1"),
         format!("con0={input},fd:1"),
         "con=null".into(),
