@@ -16,6 +16,7 @@
 mod bench;
 mod fio;
 mod fuzz;
+mod guest;
 mod packages;
 mod report;
 mod suite;
@@ -48,6 +49,11 @@ enum Task {
         /// One of fuzz/fuzz_targets; all of them by default.
         target: Option<String>,
     },
+    /// Boot real Linux kernels as NFS clients, and take the power from a server's machine.
+    Guest {
+        #[command(subcommand)]
+        task: guest::Task,
+    },
     /// Write man pages and shell completions to target/gen.
     Gen,
     /// Run the benches of single crates, or those whose name contains NAME; or compare whole servers.
@@ -78,6 +84,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test => Ok(suite::run(packages::is_root() || std::env::var("CI").is_ok_and(|v| v == "true"))),
         Task::Ci => Ok(suite::run(true)),
         Task::Fuzz { secs, target } => fuzz_only(secs, target.as_deref()),
+        Task::Guest { task } => guests(&task),
         Task::Gen => generate(),
         Task::Bench { whole: Some(Whole::Server(arguments)), .. } => bench::server(&arguments),
         Task::Bench { name, whole: None } => benches(name.as_deref()),
@@ -86,6 +93,13 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
 
 fn fuzz_only(secs: u64, target: Option<&str>) -> anyhow::Result<ExitCode> {
     let counts = fuzz::run(secs, target)?;
+    println!("{counts}");
+    Ok(counts.exit_code())
+}
+
+fn guests(task: &guest::Task) -> anyhow::Result<ExitCode> {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let counts = guest::run(task, &arguments)?;
     println!("{counts}");
     Ok(counts.exit_code())
 }

@@ -16,7 +16,12 @@ pub(crate) struct Package {
 
 /// Every package that a test may need.
 pub(crate) const PACKAGES: &[Package] = &[
+    Package { name: "busybox-static", program: "busybox", needed_by: "guests: their shell" },
+    Package { name: "e2fsprogs", program: "mke2fs", needed_by: "guests: the disk that power is lost of" },
     Package { name: "g++", program: "c++", needed_by: "the fuzz targets: libFuzzer is C++" },
+    Package { name: "gcc", program: "cc", needed_by: "guests: a shim for hosts with AMX" },
+    Package { name: "git", program: "git", needed_by: "guests: git clone on a mount" },
+    Package { name: "iproute2", program: "ip", needed_by: "guests: their network" },
     Package {
         name: "libnfs-dev",
         program: "/usr/include/nfsc/libnfs.h",
@@ -42,6 +47,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         program: "showmount",
         needed_by: "tests of the portmapper with Debian's tools",
     },
+    Package { name: "nfs-common", program: "mount.nfs", needed_by: "guests: mounting" },
     Package { name: "nftables", program: "nft", needed_by: "tests of the drill with the kernel's balancer" },
     Package {
         name: "rpcbind",

@@ -9,7 +9,7 @@ use anyhow::Context;
 use xtask::architecture::root;
 
 use crate::report::{Counts, Report};
-use crate::{cargo, fio, fuzz, packages};
+use crate::{cargo, fio, fuzz, guest, packages};
 
 /// Seconds that each fuzz target runs.
 const FUZZ_SECS: u64 = 10;
@@ -34,6 +34,7 @@ pub(crate) fn run(strict: bool) -> ExitCode {
     component(&mut report, "fmt", "rustfmt", &[&["fmt", "--all", "--check"], FUZZ_FMT]);
     component(&mut report, "clippy", "clippy", &[CLIPPY]);
     tests(&mut report);
+    guests(&mut report);
     fuzz_targets(&mut report);
     // The licence test of this package needs no cargo-deny; where that is installed it checks the sources too.
     if has_cargo("deny") {
@@ -167,6 +168,15 @@ impl Tally {
         self.returned += 1;
         self.counts += Counts::SKIPPED;
         self.skips.push(line.trim_start_matches(SKIPPED).trim_start_matches([':', ' ']).to_owned());
+    }
+}
+
+/// Real kernels as clients, and power loss.
+fn guests(report: &mut Report) {
+    let unfetched = || guest::fetch().err().map(|error| format!("because {error:#}"));
+    match guest::impossible().or_else(unfetched) {
+        Some(reason) => report.skip("guest", &reason),
+        None => report.step("guest", guest::run_suite),
     }
 }
 

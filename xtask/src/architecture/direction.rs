@@ -18,6 +18,7 @@ pub const ORDER: &[&str] = &[
     "remoor-balance",
     "remoor-mount",
     "remoor-drill",
+    "remoor-guest",
     "remoor",
 ];
 
