@@ -12,12 +12,12 @@ use super::kernel::{KERNELS, Kernel};
 use super::machine::{Guest, Model, Plan};
 use super::sandbox::Link;
 use super::service::{Server, Serving};
-use super::{Programs, WITHOUT_PORTMAPPER};
+use super::{MORE_OPTIONS, Programs};
 use crate::report::Counts;
 
 /// How long a guest may take for everything.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// The form of an entry of fstab(5) that users have, before what a server without a portmapper needs.
+/// The form of an entry of fstab(5) that users have; the server answers as a portmapper, so that no port is in it.
 const FSTAB: &str = "defaults,vers=3,RANGE,_netdev";
 
 /// What to exercise.
@@ -30,7 +30,7 @@ pub(crate) struct Options {
     #[arg(long, value_parser = ["resvport", "noresvport"])]
     options: Option<String>,
     /// What follows `defaults,vers=3,noresvport,_netdev` in fstab(5).
-    #[arg(long, default_value = WITHOUT_PORTMAPPER)]
+    #[arg(long, default_value = MORE_OPTIONS)]
     more_options: String,
     /// Run this script of the shell in the mounted directory instead of the exercise.
     #[arg(long, value_name = "FILE")]
@@ -49,7 +49,7 @@ impl Options {
         Self {
             kernel: None,
             options: None,
-            more_options: WITHOUT_PORTMAPPER.into(),
+            more_options: MORE_OPTIONS.into(),
             script: None,
             copy_mib: 128,
             entries: 5_000,

@@ -71,8 +71,8 @@ impl Which {
     }
 }
 
-/// What a mount needs beside the options users write, where no portmapper answers.
-const WITHOUT_PORTMAPPER: &str = "nolock,proto=tcp,port=2049,mountport=2049,mountproto=tcp";
+/// What a mount needs beside the options users write: locks are not served.
+const MORE_OPTIONS: &str = "nolock";
 
 /// Where everything that guests need is kept.
 fn cache() -> PathBuf {
@@ -194,7 +194,7 @@ fn fresh(name: &str) -> anyhow::Result<PathBuf> {
 
 /// What a guest does that mounts `export` of `server`, with `more` options, and writes until it is killed.
 fn mounting_job(server: Ipv4Addr, export: &str, guest: Ipv4Addr, more: &str) -> String {
-    let options = format!("defaults,vers=3,noresvport,_netdev,{WITHOUT_PORTMAPPER}{more}");
+    let options = format!("defaults,vers=3,noresvport,_netdev,{MORE_OPTIONS}{more}");
     let port = crew::CONTROL_PORT;
     format!(
         "mkdir -p /mnt/export\necho '{server}:{export} /mnt/export nfs {options} 0 0' >/etc/fstab\n\

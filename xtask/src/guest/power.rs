@@ -174,9 +174,10 @@ fn serving_job(stability: &str) -> String {
         "modprobe crc32c_generic 2>/dev/null\nmodprobe ext4 2>/dev/null\nmkdir -p /disk\n\
          mount -t ext4 /dev/ubda /disk || exit 1\nmkdir -p {EXPORT} /disk/state\n\
          echo '{EXPORT} *(rw,{stability},insecure,no_root_squash)' >/tmp/exports\n\
-         RUST_LOG=info /host/remoor serve --listen 0.0.0.0:2049 --exports /tmp/exports --state /disk/state \
+         RUST_LOG=info /host/remoor serve --listen 0.0.0.0:2049 --portmap --control none \
+         --exports /tmp/exports --state /disk/state \
          >>/host/server.log 2>&1 &\n\
-         server=$!\nuntil grep -q ' 0A ' /proc/net/tcp; do kill -0 $server || exit 1; sleep 0.1; done\n\
+         server=$!\nuntil grep -q ':0801 .* 0A ' /proc/net/tcp; do kill -0 $server || exit 1; sleep 0.1; done\n\
          echo '{SERVING}'\nwait $server\n"
     )
 }

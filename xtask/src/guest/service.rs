@@ -48,6 +48,7 @@ impl Serving {
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(&self.program);
         command.arg("serve").args(["--listen", &self.listen.to_string()]).arg("--exports").arg(&exports);
+        command.args(["--control", "none", "--portmap"]);
         command.arg("--state").arg(self.dir.join("state")).env("RUST_LOG", "info").env("NO_COLOR", "1");
         command.stdout(output.try_clone()?).stderr(output).stdin(Stdio::null());
         let child = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
