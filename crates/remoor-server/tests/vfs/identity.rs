@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use bytes::Bytes;
-use remoor_nfs::v3::{CreateHow, NfsStat, Sattr, StableHow, access};
+use remoor_nfs::v3::{CreateHow, NfsStat, Sattr, SetTime, StableHow, Time, access};
 use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs};
 use remoor_server::vfs::{Caller, Vfs};
 
@@ -143,6 +143,35 @@ fn both_kinds_of_durability_do_the_same() {
         assert_eq!(vfs.setattr(&own(), &node.handle, &chmod, None).unwrap().after.unwrap().size, 3);
         assert_eq!(fs::read(served.dir().join("file")).unwrap(), b"tes");
     }
+}
+
+/// A Linux client opens a file with O_TRUNC by setting its size to 0 and its mtime to now, and leaves atime alone.
+#[test]
+fn who_may_write_may_truncate_and_touch() {
+    let Some((served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let node = file(&vfs, &vfs.root().unwrap(), "shared", "text").handle;
+    chown(served.dir().join("shared"), Some(1), Some(50)).unwrap();
+    let set = |caller, attr: &Sattr| vfs.setattr(&caller, &node, attr, None).map(|wcc| wcc.after.unwrap());
+    let (writer, other) = (|| user(1000, &[50]), || user(1001, &[]));
+    let touch = Sattr { mtime: SetTime::Server, ..Sattr::default() };
+    let truncate = Sattr { size: Some(0), ..touch.clone() };
+    let both = Sattr { atime: SetTime::Server, ..touch.clone() };
+    let past = SetTime::Client(Time { seconds: 1, nanos: 0 });
+    for (mode, allowed) in [(0o664, true), (0o644, false)] {
+        fs::set_permissions(served.dir().join("shared"), fs::Permissions::from_mode(mode)).unwrap();
+        set(own(), &Sattr { atime: past, mtime: past, ..Sattr::default() }).unwrap();
+        assert_eq!(set(other(), &touch), Err(NfsStat::Acces));
+        assert_eq!(set(other(), &both), Err(NfsStat::Acces));
+        assert_eq!(set(writer(), &Sattr { mtime: past, ..Sattr::default() }), Err(NfsStat::Perm));
+        let touched = set(writer(), &touch).map(|attr| (attr.atime.seconds, attr.mtime.seconds > 1));
+        assert_eq!(touched, if allowed { Ok((1, true)) } else { Err(NfsStat::Acces) });
+        let size = set(writer(), &truncate).map(|attr| attr.size);
+        assert_eq!(size, if allowed { Ok(0) } else { Err(NfsStat::Acces) });
+    }
+    assert_eq!(
+        vfs.mkdir(&user(1000, &[]), &vfs.root().unwrap(), b"dir", &Sattr::default()).unwrap().node.attr.uid,
+        1000
+    );
 }
 
 /// Root whose users are not all mapped is in single-user mode.
