@@ -8,7 +8,7 @@ use remoor_nfs::v3::{CreateHow, NfsStat, Sattr, SetTime, StableHow, Time, access
 use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs};
 use remoor_server::vfs::{Caller, Vfs};
 
-use crate::served::{Served, file, own, owns_every_user, schemes};
+use crate::served::{Served, file, own, owns_every_user, schemes, skip};
 
 fn user(uid: u32, gids: &[u32]) -> Caller {
     Caller { uid, gid: uid, gids: gids.to_vec() }
@@ -172,6 +172,66 @@ fn who_may_write_may_truncate_and_touch() {
         vfs.mkdir(&user(1000, &[]), &vfs.root().unwrap(), b"dir", &Sattr::default()).unwrap().node.attr.uid,
         1000
     );
+}
+
+/// An access control list that lets one user read and write, as `setfacl -m u:UID:rw` makes it (linux/posix_acl_xattr.h).
+fn let_in(path: &std::path::Path, uid: u32) {
+    const NOBODY: u32 = u32::MAX;
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 6, NOBODY), (2, 6, uid), (4, 0, NOBODY), (16, 6, NOBODY), (32, 0, NOBODY)];
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, permission, id) in entries {
+        list.extend_from_slice(&tag.to_le_bytes());
+        list.extend_from_slice(&permission.to_le_bytes());
+        list.extend_from_slice(&id.to_le_bytes());
+    }
+    rustix::fs::setxattr(path, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+/// Both lists have the same mode, 0660: only the kernel knows whom they let in.
+#[test]
+fn access_control_lists_count_at_once() {
+    let Some((served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let node = file(&vfs, &vfs.root().unwrap(), "file", "text").handle;
+    let path = served.dir().join("file");
+    if rustix::fs::setxattr(&path, "system.posix_acl_access", &[2, 0, 0, 0], rustix::fs::XattrFlags::empty())
+        .is_err()
+    {
+        return skip("access_control_lists_count_at_once", "the file system has none");
+    }
+    let may = |uid| {
+        let write = vfs.write(&user(uid, &[]), &node, 0, &Bytes::from_static(b"x"), StableHow::Unstable);
+        let read = vfs.read(&user(uid, &[]), &node, 0, 1).is_ok();
+        let access = vfs.access(&user(uid, &[]), &node, access::READ | access::MODIFY).unwrap().0;
+        assert_eq!((write.is_ok(), read), (access & access::MODIFY != 0, access & access::READ != 0));
+        read
+    };
+    for uid in [1000, 1001, 1000, 1001] {
+        let_in(&path, uid);
+        assert_eq!((may(1000), may(1001)), (uid == 1000, uid == 1001));
+        assert!(may(1000) == (uid == 1000) && may(0), "asked again, it is the same");
+    }
+}
+
+/// A change on the host counts for the next WRITE: a kernel's server asks each time, too.
+#[test]
+fn who_lost_the_right_to_write_on_the_host_loses_it_at_once() {
+    let Some((served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let node = file(&vfs, &vfs.root().unwrap(), "file", "text").handle;
+    let path = served.dir().join("file");
+    let write =
+        || vfs.write(&user(1000, &[]), &node, 0, &Bytes::from_static(b"x"), StableHow::Unstable).map(drop);
+    let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    for _ in 0..3 {
+        mode(0o666);
+        assert_eq!(write(), Ok(()));
+        mode(0o644);
+        assert_eq!(write(), Err(NfsStat::Acces));
+        chown(&path, Some(1000), None).unwrap();
+        assert_eq!(write(), Ok(()));
+        chown(&path, Some(0), None).unwrap();
+        assert_eq!(write(), Err(NfsStat::Acces));
+    }
 }
 
 /// Root whose users are not all mapped is in single-user mode.

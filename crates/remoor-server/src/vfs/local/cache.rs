@@ -10,7 +10,7 @@ use lru::LruCache;
 use remoor_nfs::v3::FileType;
 
 use super::super::NodeHandle;
-use super::judgement::Judgements;
+use super::judgement::Judgement;
 use super::stat::FileId;
 use super::writeback::Unsettled;
 
@@ -33,8 +33,8 @@ pub(super) struct Open {
     pub(super) read: OnceLock<OwnedFd>,
     /// Opened on first use, for writing.
     pub(super) write: OnceLock<OwnedFd>,
-    /// What callers may do with it.
-    pub(super) judged: Judgements,
+    /// What a caller may do with it.
+    pub(super) judged: Judgement,
     /// Whether unstable data was written that nobody made stable yet.
     pub(super) unsettled: Unsettled,
     /// Since when it is held; see [`Cache::now`].
@@ -59,7 +59,7 @@ impl Open {
             writable,
             read,
             write,
-            judged: Judgements::default(),
+            judged: Judgement::default(),
             unsettled,
             since: 0,
         }

@@ -10,7 +10,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, fsync, syncfs};
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2};
 
-use super::super::permission::{EXEC, READ, WRITE};
+use super::super::permission::{EXEC, READ};
 use super::super::{Caller, NodeHandle, ReadData, Result, Written};
 use super::LocalVfs;
 use super::cache::Open;
@@ -43,8 +43,6 @@ impl LocalVfs {
         Ok(ReadData { eof: ended || count as u64 == rest, data: data.into(), attr })
     }
 
-    /// Attributes are asked for once, after the writing, from one who was seen to be allowed to write a moment ago: a file
-    /// that was removed is noticed then, too.
     pub(super) fn write_data(
         &self,
         caller: &Caller,
@@ -92,15 +90,11 @@ impl LocalVfs {
         Ok(WccData { before: None, after: Some(self.store.alive(&open)?.attr) })
     }
 
-    /// Whether the caller may write to the file now; see [`Judgements`](super::judgement::Judgements).
+    /// Whether the caller may write to the file now, asked for each call: a change by a process of the host counts for
+    /// what is held open, too.
     fn allow_writing(&self, caller: &Caller, open: &Open) -> Result<()> {
-        if caller.is_root() || open.judged.is_writer(caller) {
-            return Ok(());
-        }
-        let attr = self.store.alive(open)?.attr;
-        self.allow_data(caller, open, &attr, Want::Write)?;
-        open.judged.writes(caller);
-        Ok(())
+        let Stat { attr, .. } = self.store.alive(open)?;
+        self.allow_data(caller, open, &attr, Want::Write)
     }
 
     /// Whether the caller may read or write a file's data: as for open(2), with the exceptions of RFC 1813 section 4.4 for
@@ -109,8 +103,8 @@ impl LocalVfs {
         if self.identity.is_single() || caller.is_root() || caller.uid == attr.uid {
             return Ok(());
         }
-        let need = if want == Want::Write { WRITE } else { READ | EXEC };
-        if self.rights(caller, open, attr)? & need != 0 {
+        // Writing changes ctime, for which the rights were remembered.
+        if want == Want::Read && self.rights(caller, open, attr)? & (READ | EXEC) != 0 {
             return Ok(());
         }
         // Only the kernel knows with which error.
