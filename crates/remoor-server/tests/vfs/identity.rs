@@ -8,6 +8,8 @@ use remoor_nfs::v3::{CreateHow, NfsStat, Sattr, SetTime, StableHow, Time, access
 use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs};
 use remoor_server::vfs::{Caller, Vfs};
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
 use crate::served::{Served, file, own, owns_every_user, schemes, skip};
 
 fn user(uid: u32, gids: &[u32]) -> Caller {
@@ -231,6 +233,32 @@ fn who_lost_the_right_to_write_on_the_host_loses_it_at_once() {
         assert_eq!(write(), Ok(()));
         chown(&path, Some(0), None).unwrap();
         assert_eq!(write(), Err(NfsStat::Acces));
+    }
+}
+
+/// The file is held open for writing, which open(2) would not allow any more.
+#[test]
+fn what_is_immutable_or_append_only_is_not_overwritten() {
+    let Some((served, vfs)) = per_call() else { return assert!(!own().is_root() || in_container()) };
+    let node = file(&vfs, &vfs.root().unwrap(), "log", "text").handle;
+    let path = served.dir().join("log");
+    let open = fs::File::open(&path).unwrap();
+    let write = || vfs.write(&own(), &node, 0, &Bytes::from_static(b"x"), StableHow::Unstable).map(drop);
+    let access = || vfs.access(&own(), &node, access::READ | access::MODIFY).unwrap().0;
+    for flag in [IFlags::APPEND, IFlags::IMMUTABLE] {
+        let flags = ioctl_getflags(&open).unwrap_or(IFlags::empty());
+        if ioctl_setflags(&open, flags | flag).is_err() {
+            return skip(
+                "what_is_immutable_or_append_only_is_not_overwritten",
+                "the file system has no such flags",
+            );
+        }
+        let (refused, granted) = (write(), access());
+        ioctl_setflags(&open, flags).unwrap();
+        assert_eq!(refused, Err(NfsStat::Perm));
+        let modify = if flag == IFlags::IMMUTABLE { 0 } else { access::MODIFY };
+        assert_eq!(granted, access::READ | modify);
+        assert_eq!(write(), Ok(()));
     }
 }
 

@@ -22,8 +22,9 @@ impl LocalVfs {
         node: &NodeHandle,
         asked: u32,
     ) -> Result<(u32, Fattr)> {
-        let (open, Stat { attr, .. }) = self.store.get(node)?;
-        let have = self.rights(caller, &open, &attr)?;
+        let (open, Stat { attr, immutable, .. }) = self.store.get(node)?;
+        let forbidden = if immutable { WRITE } else { 0 };
+        let have = self.rights(caller, &open, &attr)? & !forbidden;
         Ok((access_bits(attr.kind, have, asked), attr))
     }
 

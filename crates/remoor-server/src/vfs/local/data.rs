@@ -80,7 +80,8 @@ impl LocalVfs {
 
     pub(super) fn commit_data(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {
         let open = self.store.writable(node)?;
-        self.allow_writing(caller, &open)?;
+        let Stat { attr, .. } = self.store.alive(&open)?;
+        self.allow_data(caller, &open, &attr, Want::Write)?;
         if self.is_sync() {
             let fd = self.data_fd(&open, Want::Write)?;
             open.unsettled.settle(|| (self.fsync)(fd)).map_err(status)?;
@@ -93,7 +94,11 @@ impl LocalVfs {
     /// Whether the caller may write to the file now, asked for each call: a change by a process of the host counts for
     /// what is held open, too.
     fn allow_writing(&self, caller: &Caller, open: &Open) -> Result<()> {
-        let Stat { attr, .. } = self.store.alive(open)?;
+        let Stat { attr, immutable, append_only, .. } = self.store.alive(open)?;
+        // As knfsd: what may be added to could be opened to append, but a WRITE names its place.
+        if immutable || append_only {
+            return Err(NfsStat::Perm);
+        }
         self.allow_data(caller, open, &attr, Want::Write)
     }
 
