@@ -68,14 +68,30 @@ impl LocalVfs {
         let written = {
             // As the caller, so that the kernel takes set-id bits from the file and counts quota as it should.
             let _as_caller = self.identity.assume(caller)?;
-            write_all(fd, offset, data, flags)
+            self.write_noted(fd, offset, data, flags)
         };
-        // An error of a stable write may be that of its write-back, which may have been of other data too.
-        let written = if flags.is_empty() { written } else { self.store.writeback.note(written) };
         written.map_err(status)?;
         drop(change);
         let after = Some(self.store.alive(&open)?.attr);
         Ok(Written { committed: stable, wcc: WccData { before: None, after } })
+    }
+
+    /// Writes everything, as the thread's user. An error of a stable write may be that of its write-back, which may have
+    /// been of other data, too. Where there is no room the same data is refused once more without being stable; that loses
+    /// nothing, and must not make all clients send again what they wrote for as long as somebody tries.
+    fn write_noted(
+        &self,
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        data: &[u8],
+        flags: ReadWriteFlags,
+    ) -> std::result::Result<(), Errno> {
+        let written = write_all(fd, offset, data, flags);
+        let no_room = matches!(written, Err(Errno::NOSPC | Errno::DQUOT));
+        if flags.is_empty() || no_room && write_all(fd, offset, data, ReadWriteFlags::empty()) == written {
+            return written;
+        }
+        self.store.writeback.note(written)
     }
 
     pub(super) fn commit_data(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {
