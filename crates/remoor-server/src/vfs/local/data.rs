@@ -328,5 +328,9 @@ mod tests {
         let gone = vfs.getattr(&own(), &second).unwrap().fileid;
         vfs.remove(&own(), &root, b"second").unwrap();
         assert!(!closed(&vfs, gone), "nobody misses what was removed");
+        write(&vfs, &first);
+        vfs.rename(&own(), (&root, b"first"), (&root, b"first")).unwrap();
+        file(&vfs, "third");
+        assert!(closed(&vfs, ino), "a file that was renamed to its own name is there");
     }
 }

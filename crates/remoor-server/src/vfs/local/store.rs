@@ -112,14 +112,15 @@ impl Store {
     }
 
     /// After a name of this object was taken away: if it was the last, lets go of it. The index must not be told so by
-    /// mistake, and asks the object; the cache may forget what someone has given another name meanwhile.
+    /// mistake, and that data is unstable must not be forgotten, so then the object is asked; the cache may let go of what
+    /// someone has given another name meanwhile, or of what was renamed to its own name.
     pub(super) fn unlinked(&self, victim: &Stat) {
         let Some(open) = self.cache.by_ino(victim.attr.fileid) else { return };
         let was_last = victim.attr.nlink == 1 || victim.attr.kind == FileType::Directory;
         match self.finder {
-            Finder::Kernel if was_last => self.forget(&open),
-            Finder::Kernel => {}
-            Finder::Fileid { .. } => drop(self.alive(&open)),
+            Finder::Kernel if was_last && !open.unsettled.is_unstable() => self.forget(&open),
+            Finder::Kernel if !was_last => {}
+            Finder::Kernel | Finder::Fileid { .. } => drop(self.alive(&open)),
         }
     }
 
