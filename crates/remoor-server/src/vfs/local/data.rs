@@ -234,7 +234,7 @@ fn write_then_sync(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> std::result:
 mod tests {
     use std::num::NonZeroUsize;
 
-    use remoor_nfs::v3::{CreateHow, Sattr};
+    use remoor_nfs::v3::{CreateHow, MknodData, Sattr};
     use tempfile::TempDir;
 
     use super::super::super::Vfs;
@@ -300,6 +300,39 @@ mod tests {
         let chmod = Sattr { mode: Some(0o640), ..Sattr::default() };
         assert_eq!(vfs.setattr(&own(), &node, &chmod, None), Err(NfsStat::Io));
         assert_eq!(vfs.write_epoch(), 1);
+    }
+
+    #[test]
+    fn no_change_is_told_before_it_is_stable() {
+        let place = tempfile::tempdir().unwrap();
+        let mut vfs = served(&place);
+        let (root, attr) = (vfs.root().unwrap(), Sattr::default);
+        let exclusive = |vfs: &LocalVfs, name| {
+            let how = CreateHow::Exclusive(*b"verifier");
+            vfs.create(&own(), &root, name, &how).map(|made| made.node.handle)
+        };
+        let known = exclusive(&vfs, b"known").unwrap();
+        ["one", "two"].map(|name| file(&vfs, name));
+        vfs.mkdir(&own(), &root, b"dir", &attr()).unwrap();
+        vfs.fsync = |_| Err(Errno::IO);
+        let unchecked = CreateHow::Unchecked(attr());
+        let size = Sattr { size: Some(1), ..attr() };
+        let results = [
+            exclusive(&vfs, b"new").map(drop),
+            exclusive(&vfs, b"known").map(drop),
+            vfs.create(&own(), &root, b"unchecked", &unchecked).map(drop),
+            vfs.create(&own(), &root, b"one", &unchecked).map(drop),
+            vfs.mkdir(&own(), &root, b"made", &attr()).map(drop),
+            vfs.symlink(&own(), &root, b"symlink", b"text", &attr()).map(drop),
+            vfs.mknod(&own(), &root, b"fifo", &MknodData::Fifo(attr())).map(drop),
+            vfs.link(&own(), &known, &root, b"link").map(drop),
+            vfs.rename(&own(), (&root, b"one"), (&root, b"moved")).map(drop),
+            vfs.remove(&own(), &root, b"two").map(drop),
+            vfs.rmdir(&own(), &root, b"dir").map(drop),
+            vfs.setattr(&own(), &known, &size, None).map(drop),
+            vfs.commit(&own(), &known).map(drop),
+        ];
+        assert_eq!(results, [Err(NfsStat::Io); 13]);
     }
 
     #[test]

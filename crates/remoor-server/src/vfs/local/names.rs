@@ -51,8 +51,11 @@ impl LocalVfs {
                 CreateHow::Exclusive(verf) => self.recognise(caller, &dir, name, *verf),
             };
             if existing != Err(NfsStat::NoEnt) {
+                let node = existing?;
+                // Who made it may have been cut off before it was stable.
+                self.stabilise(&dir)?;
                 let after = Some(self.store.alive(&dir)?.attr);
-                return Ok(Made { node: existing?, dir: WccData { before: None, after } });
+                return Ok(Made { node, dir: WccData { before: None, after } });
             }
         }
         Err(NfsStat::Jukebox)
@@ -89,7 +92,11 @@ impl LocalVfs {
     /// CREATE EXCLUSIVE sent again, maybe to another node or after a restart.
     fn recognise(&self, caller: &Caller, dir: &Open, name: &[u8], verf: CreateVerf) -> Result<Node> {
         let node = self.look_up(caller, &dir.handle, name)?;
-        if made_by(&node.attr, verf) { Ok(node) } else { Err(NfsStat::Exist) }
+        if !made_by(&node.attr, verf) {
+            return Err(NfsStat::Exist);
+        }
+        self.stabilise(&*self.store.held(&node.handle)?)?;
+        Ok(node)
     }
 
     pub(super) fn make_directory(
