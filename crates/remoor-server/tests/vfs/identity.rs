@@ -262,6 +262,30 @@ fn what_is_immutable_or_append_only_is_not_overwritten() {
     }
 }
 
+/// What its maker may not read is made stable by the server.
+#[test]
+fn a_directory_may_be_closed_to_its_maker() {
+    let served = Served::new();
+    let options = LocalOptions { durability: Durability::Sync, ..served.options("a", None) };
+    let vfs = LocalVfs::open(&served.dir(), &options).unwrap();
+    fs::set_permissions(served.dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    let root = vfs.root().unwrap();
+    for mode in [0, 0o300, 0o500, 0o700] {
+        let attr = Sattr { mode: Some(mode), ..Sattr::default() };
+        let name = mode.to_string();
+        let made = vfs.mkdir(&user(1000, &[]), &root, name.as_bytes(), &attr).unwrap().node;
+        assert_eq!(made.attr.mode, mode);
+        let how = CreateHow::Guarded(Sattr::default());
+        let inside = vfs.create(&user(1000, &[]), &made.handle, b"file", &how).map(drop);
+        let writable = mode & 0o300 == 0o300 || vfs.is_single_user() && own().is_root();
+        assert_eq!(inside, if writable { Ok(()) } else { Err(NfsStat::Acces) });
+        let listed =
+            vfs.readdir(&user(1000, &[]), &made.handle, 0, &mut |_| std::ops::ControlFlow::Continue(()));
+        let readable = mode & 0o400 != 0 || vfs.is_single_user() && own().is_root();
+        assert_eq!(listed, if readable { Ok(true) } else { Err(NfsStat::Acces) });
+    }
+}
+
 /// Root whose users are not all mapped is in single-user mode.
 fn in_container() -> bool {
     !owns_every_user()

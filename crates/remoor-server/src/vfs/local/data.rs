@@ -135,7 +135,7 @@ impl LocalVfs {
 
     /// A descriptor for data; opened by the server itself, since [`LocalVfs::allow_data`] decides for the caller.
     pub(super) fn data_fd<'a>(&self, open: &'a Open, want: Want) -> Result<BorrowedFd<'a>> {
-        if open.writable {
+        if open.for_data {
             return Ok(open.fd());
         }
         let (slot, flags) = match want {

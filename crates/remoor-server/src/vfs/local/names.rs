@@ -19,7 +19,7 @@ use super::LocalVfs;
 use super::cache::Open;
 use super::changes::Change;
 use super::stat::{Stat, stat, stat_at};
-use super::store::open_child;
+use super::store::{open_beneath, open_child};
 use super::wcc::{Window, wcc};
 use crate::errno::status;
 
@@ -157,15 +157,33 @@ impl LocalVfs {
         let fd = {
             let _as_caller = self.identity.assume(caller)?;
             self.store.in_dir(dir, call())?;
-            self.store.in_dir(dir, open_child(dir.fd(), name))?
+            self.store.in_dir(dir, self.open_made(dir.fd(), name, kind))?
         };
         if new.rest == Sattr::default() {
-            return self.finish(caller, window, name, (fd, false), &new.rest);
+            return self.finish(caller, window, name, fd, &new.rest);
         }
-        let attr = stat(fd.as_fd()).map_err(status)?.attr;
+        let attr = stat(fd.0.as_fd()).map_err(status)?.attr;
         let ours = attr.kind == kind && (self.identity.is_single() || attr.uid == caller.uid);
         let rest = if ours { new.rest.clone() } else { Sattr::default() };
-        self.finish(caller, window, name, (fd, false), &rest)
+        self.finish(caller, window, name, fd, &rest)
+    }
+
+    /// Opens what was just made to name it only, or a directory that has to be stable to read it, if its maker may: the
+    /// server need not become itself to make it stable.
+    fn open_made(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        kind: FileType,
+    ) -> std::result::Result<(OwnedFd, bool), Errno> {
+        if kind == FileType::Directory && self.is_sync() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match open_beneath(dir, name, flags) {
+                Err(Errno::ACCESS) => {}
+                other => return other.map(|fd| (fd, true)),
+            }
+        }
+        open_child(dir, name).map(|fd| (fd, false))
     }
 
     /// Sets what could not be given at the making, and makes everything stable.
@@ -174,17 +192,18 @@ impl LocalVfs {
         caller: &Caller,
         window: Window<'_>,
         name: &[u8],
-        (fd, writable): (OwnedFd, bool),
+        (fd, for_data): (OwnedFd, bool),
         rest: &Sattr,
     ) -> Result<Made> {
         let dir = window.open();
-        let (open, attr) = self.store.found(fd, writable, dir, name)?;
+        let (open, attr) = self.store.found(fd, for_data, dir, name)?;
         let untouched = *rest == Sattr::default();
         if !untouched {
             self.apply(caller, &open, &attr, rest)?;
         }
         let wcc = window.close();
-        if matches!(open.kind, FileType::Regular | FileType::Directory) {
+        // Making what can't be opened is stable with its directory; what was set on it later is not.
+        if matches!(open.kind, FileType::Regular | FileType::Directory) || !untouched {
             self.stabilise(&open)?;
         }
         self.stabilise(dir)?;
