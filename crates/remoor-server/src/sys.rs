@@ -88,21 +88,22 @@ pub(crate) fn write_error(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     if done < 0 { Err(last_error()) } else { Ok(()) }
 }
 
-/// Sets this thread's file system user; whether it is now `uid`.
+/// Sets this thread's file system user; whether it is now `uid`. The user that is none changes nothing, and the kernel
+/// tells who it is without preparing a change.
 pub(crate) fn set_fs_user(uid: u32) -> bool {
     // SAFETY: setfsuid takes a number, and changes only this thread.
     unsafe {
         libc::setfsuid(uid);
-        libc::setfsuid(uid) as u32 == uid
+        libc::setfsuid(u32::MAX) as u32 == uid
     }
 }
 
-/// Sets this thread's file system group; whether it is now `gid`.
+/// Sets this thread's file system group; whether it is now `gid`. See [`set_fs_user`].
 pub(crate) fn set_fs_group(gid: u32) -> bool {
     // SAFETY: setfsgid takes a number, and changes only this thread.
     unsafe {
         libc::setfsgid(gid);
-        libc::setfsgid(gid) as u32 == gid
+        libc::setfsgid(u32::MAX) as u32 == gid
     }
 }
 

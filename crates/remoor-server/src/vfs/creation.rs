@@ -5,7 +5,7 @@ use remoor_nfs::v3::{CreateVerf, Device, Fattr, FileType, MknodData, NfsStat, Sa
 use super::{Caller, Result};
 
 /// Longest text of a symbolic link, in bytes (`PATH_MAX` without its NUL).
-const MAX_LINK_TEXT: usize = 4095;
+pub(crate) const MAX_LINK_TEXT: usize = 4095;
 
 /// Whether the name is `.` or `..`, which only LOOKUP knows.
 pub(crate) fn is_dot(name: &[u8]) -> bool {

@@ -10,7 +10,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, NfsStat, Sattr, StableHow, Time, WccData};
 
-use self::creation::{NewAttr, check_link_text, exclusive_times, is_dot, made_by, mknod_parts};
+use self::creation::{
+    MAX_LINK_TEXT, NewAttr, check_link_text, exclusive_times, is_dot, made_by, mknod_parts,
+};
 
 /// Names an object inside one vfs for as long as it exists, on every node and after every restart.
 /// At most [`MAX_NODE_HANDLE`] bytes; the export's signature is put around it before a client sees it.

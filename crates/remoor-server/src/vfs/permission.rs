@@ -48,14 +48,13 @@ pub(crate) fn may_write_data(attr: &Fattr, caller: &Caller) -> bool {
     caller.uid == attr.uid || granted(attr, caller) & WRITE != 0
 }
 
-/// Whether the caller may set owner, group, mode and times, as the kernel's `setattr_prepare` decides it. Setting both times
-/// to now also takes permission to write; size takes permission to write only: neither is decided here.
+/// Whether the caller may set owner, group, mode and times, as the kernel's `setattr_prepare` decides it. Setting times to
+/// now, and size, takes permission to write only: neither is decided here.
 pub(crate) fn may_change(attr: &Fattr, caller: &Caller, sattr: &Sattr) -> Result<()> {
     if caller.is_root() {
         return Ok(());
     }
-    let times = [sattr.atime, sattr.mtime];
-    let set_times = times.iter().any(|time| *time != SetTime::Keep) && times != [SetTime::Server; 2];
+    let set_times = [sattr.atime, sattr.mtime].iter().any(|time| matches!(time, SetTime::Client(_)));
     let change = sattr.mode.is_some() || sattr.uid.is_some() || sattr.gid.is_some() || set_times;
     let owner = caller.uid == attr.uid;
     let uid = sattr.uid.is_none_or(|uid| uid == attr.uid);
@@ -154,7 +153,9 @@ mod tests {
         assert_eq!(may(10, Sattr { gid: Some(22), ..none() }), Err(NfsStat::Perm));
         assert_eq!(may(10, Sattr { uid: Some(11), ..none() }), Err(NfsStat::Perm));
         assert_eq!(may(11, Sattr { mode: Some(0), ..none() }), Err(NfsStat::Perm));
-        assert_eq!(may(11, Sattr { mtime: SetTime::Server, ..none() }), Err(NfsStat::Perm));
+        let past = SetTime::Client(Time { seconds: 1, nanos: 0 });
+        assert_eq!(may(11, Sattr { mtime: past, atime: SetTime::Server, ..none() }), Err(NfsStat::Perm));
+        assert_eq!(may(11, Sattr { mtime: SetTime::Server, ..none() }), Ok(()));
         assert_eq!(may(11, Sattr { mtime: SetTime::Server, atime: SetTime::Server, ..none() }), Ok(()));
         assert_eq!(may(0, Sattr { uid: Some(11), ..none() }), Ok(()));
     }

@@ -61,6 +61,10 @@ fn a_full_file_system_refuses_what_has_no_room() {
     let epoch = vfs.write_epoch();
     assert_eq!(vfs.write(&own(), &node.handle, 0, &big, StableHow::Unstable), Err(NfsStat::NoSpc));
     assert_eq!(vfs.write_epoch(), epoch, "what was refused was not lost");
+    for stable in [StableHow::DataSync, StableHow::FileSync] {
+        assert_eq!(vfs.write(&own(), &node.handle, 0, &big, stable), Err(NfsStat::NoSpc));
+        assert_eq!(vfs.write_epoch(), epoch, "{stable:?}");
+    }
     vfs.commit(&own(), &node.handle).unwrap();
     let full = (0..30).find_map(|n| create(&vfs, &n.to_string()).err());
     assert_eq!(full, Some(NfsStat::NoSpc));

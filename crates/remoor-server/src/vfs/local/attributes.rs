@@ -22,8 +22,9 @@ impl LocalVfs {
         node: &NodeHandle,
         asked: u32,
     ) -> Result<(u32, Fattr)> {
-        let (open, Stat { attr, .. }) = self.store.get(node)?;
-        let have = self.rights(caller, &open, &attr)?;
+        let (open, Stat { attr, immutable, .. }) = self.store.get(node)?;
+        let forbidden = if immutable { WRITE } else { 0 };
+        let have = self.rights(caller, &open, &attr)? & !forbidden;
         Ok((access_bits(attr.kind, have, asked), attr))
     }
 
@@ -91,7 +92,7 @@ impl LocalVfs {
             ftruncate(fd, size).map_err(status)?;
         }
         self.set_mode(open, sattr).map_err(status)?;
-        self.set_times(open, sattr).map_err(status)
+        self.set_times(caller, open, attr, sattr).map_err(status)
     }
 
     fn set_owner(&self, open: &Open, sattr: &Sattr) -> std::result::Result<(), Errno> {
@@ -112,9 +113,23 @@ impl LocalVfs {
         chmodat(&self.store.descriptors, DecInt::from_fd(open.fd()), mode, AtFlags::empty())
     }
 
-    fn set_times(&self, open: &Open, sattr: &Sattr) -> std::result::Result<(), Errno> {
-        if [sattr.atime, sattr.mtime] == [SetTime::Keep, SetTime::Keep] {
+    /// Who may write may set times to now. For one time alone utimensat(2) asks for the owner; a Linux client sends mtime
+    /// alone for O_TRUNC, and knfsd asks for permission to write, so the server does it itself.
+    fn set_times(
+        &self,
+        caller: &Caller,
+        open: &Open,
+        attr: &Fattr,
+        sattr: &Sattr,
+    ) -> std::result::Result<(), Errno> {
+        let set = [sattr.atime, sattr.mtime];
+        if set == [SetTime::Keep; 2] {
             return Ok(());
+        }
+        let one_is_now = set.contains(&SetTime::Server) && set.contains(&SetTime::Keep);
+        if one_is_now && !self.identity.is_single() && !caller.is_root() && caller.uid != attr.uid {
+            may_access(open.fd(), libc::W_OK)?;
+            self.identity.be_server();
         }
         let times = timestamps(sattr);
         utimensat(&self.store.descriptors, DecInt::from_fd(open.fd()), &times, AtFlags::empty())

@@ -10,7 +10,7 @@ use lru::LruCache;
 use remoor_nfs::v3::FileType;
 
 use super::super::NodeHandle;
-use super::judgement::Judgements;
+use super::judgement::Judgement;
 use super::stat::FileId;
 use super::writeback::Unsettled;
 
@@ -26,15 +26,15 @@ pub(super) struct Open {
     pub(super) handle: NodeHandle,
     pub(super) id: FileId,
     pub(super) kind: FileType,
-    /// Open with O_PATH, or for reading and writing if `writable`.
+    /// Open with O_PATH, or if `for_data` a regular file for reading and writing, a directory for reading.
     pub(super) fd: OwnedFd,
-    pub(super) writable: bool,
+    pub(super) for_data: bool,
     /// Opened on first use, for reading.
     pub(super) read: OnceLock<OwnedFd>,
     /// Opened on first use, for writing.
     pub(super) write: OnceLock<OwnedFd>,
-    /// What callers may do with it.
-    pub(super) judged: Judgements,
+    /// What a caller may do with it.
+    pub(super) judged: Judgement,
     /// Whether unstable data was written that nobody made stable yet.
     pub(super) unsettled: Unsettled,
     /// Since when it is held; see [`Cache::now`].
@@ -47,7 +47,7 @@ impl Open {
         id: FileId,
         kind: FileType,
         fd: OwnedFd,
-        writable: bool,
+        for_data: bool,
         unsettled: Unsettled,
     ) -> Self {
         let (read, write) = (OnceLock::new(), OnceLock::new());
@@ -56,10 +56,10 @@ impl Open {
             id,
             kind,
             fd,
-            writable,
+            for_data,
             read,
             write,
-            judged: Judgements::default(),
+            judged: Judgement::default(),
             unsettled,
             since: 0,
         }
@@ -69,9 +69,9 @@ impl Open {
         self.fd.as_fd()
     }
 
-    /// The descriptor to write through, if one is open.
+    /// The descriptor to write a file through, if one is open.
     pub(super) fn write_fd(&self) -> Option<BorrowedFd<'_>> {
-        if self.writable { Some(self.fd()) } else { self.write.get().map(AsFd::as_fd) }
+        if self.for_data { Some(self.fd()) } else { self.write.get().map(AsFd::as_fd) }
     }
 }
 
@@ -145,7 +145,7 @@ impl Cache {
     pub(super) fn insert(&self, mut open: Open) -> Arc<Open> {
         let mut handles = self.handles(&open.handle);
         if let Some(held) = handles.get(&open.handle)
-            && (held.writable || !open.writable)
+            && (held.for_data || !open.for_data)
         {
             return held.clone();
         }
@@ -182,11 +182,11 @@ mod tests {
     use super::super::writeback::WriteBack;
     use super::*;
 
-    fn open(n: u8, writable: bool) -> Open {
+    fn open(n: u8, for_data: bool) -> Open {
         let fd = std::fs::File::open("/dev/null").unwrap().into();
         let unsettled = Unsettled::new(&Arc::new(WriteBack::default()));
         let id = FileId { ino: n.into(), birth: 0 };
-        Open::new(NodeHandle::from(vec![n]), id, FileType::Regular, fd, writable, unsettled)
+        Open::new(NodeHandle::from(vec![n]), id, FileType::Regular, fd, for_data, unsettled)
     }
 
     #[test]
@@ -201,13 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_held_once_and_writable_replaces_path_only() {
+    fn an_object_is_held_once_and_data_replaces_path_only() {
         let cache = Cache::new(NonZeroUsize::new(2).unwrap());
         let path = cache.insert(open(1, false));
         assert!(Arc::ptr_eq(&path, &cache.insert(open(1, false))));
-        assert!(cache.insert(open(1, true)).writable);
-        assert!(cache.insert(open(1, false)).writable);
-        assert!(cache.by_ino(1).is_some_and(|held| held.writable));
+        assert!(cache.insert(open(1, true)).for_data);
+        assert!(cache.insert(open(1, false)).for_data);
+        assert!(cache.by_ino(1).is_some_and(|held| held.for_data));
         assert!(cache.remove(&path.handle).is_some() && cache.by_ino(1).is_none());
     }
 

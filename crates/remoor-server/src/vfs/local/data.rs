@@ -10,7 +10,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, fsync, syncfs};
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2};
 
-use super::super::permission::{EXEC, READ, WRITE};
+use super::super::permission::{EXEC, READ};
 use super::super::{Caller, NodeHandle, ReadData, Result, Written};
 use super::LocalVfs;
 use super::cache::Open;
@@ -43,8 +43,6 @@ impl LocalVfs {
         Ok(ReadData { eof: ended || count as u64 == rest, data: data.into(), attr })
     }
 
-    /// Attributes are asked for once, after the writing, from one who was seen to be allowed to write a moment ago: a file
-    /// that was removed is noticed then, too.
     pub(super) fn write_data(
         &self,
         caller: &Caller,
@@ -70,19 +68,36 @@ impl LocalVfs {
         let written = {
             // As the caller, so that the kernel takes set-id bits from the file and counts quota as it should.
             let _as_caller = self.identity.assume(caller)?;
-            write_all(fd, offset, data, flags)
+            self.write_noted(fd, offset, data, flags)
         };
-        // An error of a stable write may be that of its write-back, which may have been of other data too.
-        let written = if flags.is_empty() { written } else { self.store.writeback.note(written) };
         written.map_err(status)?;
         drop(change);
         let after = Some(self.store.alive(&open)?.attr);
         Ok(Written { committed: stable, wcc: WccData { before: None, after } })
     }
 
+    /// Writes everything, as the thread's user. An error of a stable write may be that of its write-back, which may have
+    /// been of other data, too. Where there is no room the same data is refused once more without being stable; that loses
+    /// nothing, and must not make all clients send again what they wrote for as long as somebody tries.
+    fn write_noted(
+        &self,
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        data: &[u8],
+        flags: ReadWriteFlags,
+    ) -> std::result::Result<(), Errno> {
+        let written = write_all(fd, offset, data, flags);
+        let no_room = matches!(written, Err(Errno::NOSPC | Errno::DQUOT));
+        if flags.is_empty() || no_room && write_all(fd, offset, data, ReadWriteFlags::empty()) == written {
+            return written;
+        }
+        self.store.writeback.note(written)
+    }
+
     pub(super) fn commit_data(&self, caller: &Caller, node: &NodeHandle) -> Result<WccData> {
         let open = self.store.writable(node)?;
-        self.allow_writing(caller, &open)?;
+        let Stat { attr, .. } = self.store.alive(&open)?;
+        self.allow_data(caller, &open, &attr, Want::Write)?;
         if self.is_sync() {
             let fd = self.data_fd(&open, Want::Write)?;
             open.unsettled.settle(|| (self.fsync)(fd)).map_err(status)?;
@@ -92,15 +107,15 @@ impl LocalVfs {
         Ok(WccData { before: None, after: Some(self.store.alive(&open)?.attr) })
     }
 
-    /// Whether the caller may write to the file now; see [`Judgements`](super::judgement::Judgements).
+    /// Whether the caller may write to the file now, asked for each call: a change by a process of the host counts for
+    /// what is held open, too.
     fn allow_writing(&self, caller: &Caller, open: &Open) -> Result<()> {
-        if caller.is_root() || open.judged.is_writer(caller) {
-            return Ok(());
+        let Stat { attr, immutable, append_only, .. } = self.store.alive(open)?;
+        // As knfsd: what may be added to could be opened to append, but a WRITE names its place.
+        if immutable || append_only {
+            return Err(NfsStat::Perm);
         }
-        let attr = self.store.alive(open)?.attr;
-        self.allow_data(caller, open, &attr, Want::Write)?;
-        open.judged.writes(caller);
-        Ok(())
+        self.allow_data(caller, open, &attr, Want::Write)
     }
 
     /// Whether the caller may read or write a file's data: as for open(2), with the exceptions of RFC 1813 section 4.4 for
@@ -109,8 +124,8 @@ impl LocalVfs {
         if self.identity.is_single() || caller.is_root() || caller.uid == attr.uid {
             return Ok(());
         }
-        let need = if want == Want::Write { WRITE } else { READ | EXEC };
-        if self.rights(caller, open, attr)? & need != 0 {
+        // Writing changes ctime, for which the rights were remembered.
+        if want == Want::Read && self.rights(caller, open, attr)? & (READ | EXEC) != 0 {
             return Ok(());
         }
         // Only the kernel knows with which error.
@@ -120,7 +135,7 @@ impl LocalVfs {
 
     /// A descriptor for data; opened by the server itself, since [`LocalVfs::allow_data`] decides for the caller.
     pub(super) fn data_fd<'a>(&self, open: &'a Open, want: Want) -> Result<BorrowedFd<'a>> {
-        if open.writable {
+        if open.for_data {
             return Ok(open.fd());
         }
         let (slot, flags) = match want {
@@ -219,7 +234,7 @@ fn write_then_sync(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> std::result:
 mod tests {
     use std::num::NonZeroUsize;
 
-    use remoor_nfs::v3::{CreateHow, Sattr};
+    use remoor_nfs::v3::{CreateHow, MknodData, Sattr};
     use tempfile::TempDir;
 
     use super::super::super::Vfs;
@@ -288,6 +303,39 @@ mod tests {
     }
 
     #[test]
+    fn no_change_is_told_before_it_is_stable() {
+        let place = tempfile::tempdir().unwrap();
+        let mut vfs = served(&place);
+        let (root, attr) = (vfs.root().unwrap(), Sattr::default);
+        let exclusive = |vfs: &LocalVfs, name| {
+            let how = CreateHow::Exclusive(*b"verifier");
+            vfs.create(&own(), &root, name, &how).map(|made| made.node.handle)
+        };
+        let known = exclusive(&vfs, b"known").unwrap();
+        ["one", "two"].map(|name| file(&vfs, name));
+        vfs.mkdir(&own(), &root, b"dir", &attr()).unwrap();
+        vfs.fsync = |_| Err(Errno::IO);
+        let unchecked = CreateHow::Unchecked(attr());
+        let size = Sattr { size: Some(1), ..attr() };
+        let results = [
+            exclusive(&vfs, b"new").map(drop),
+            exclusive(&vfs, b"known").map(drop),
+            vfs.create(&own(), &root, b"unchecked", &unchecked).map(drop),
+            vfs.create(&own(), &root, b"one", &unchecked).map(drop),
+            vfs.mkdir(&own(), &root, b"made", &attr()).map(drop),
+            vfs.symlink(&own(), &root, b"symlink", b"text", &attr()).map(drop),
+            vfs.mknod(&own(), &root, b"fifo", &MknodData::Fifo(attr())).map(drop),
+            vfs.link(&own(), &known, &root, b"link").map(drop),
+            vfs.rename(&own(), (&root, b"one"), (&root, b"moved")).map(drop),
+            vfs.remove(&own(), &root, b"two").map(drop),
+            vfs.rmdir(&own(), &root, b"dir").map(drop),
+            vfs.setattr(&own(), &known, &size, None).map(drop),
+            vfs.commit(&own(), &known).map(drop),
+        ];
+        assert_eq!(results, [Err(NfsStat::Io); 13]);
+    }
+
+    #[test]
     fn what_was_closed_before_its_commit_is_asked_of_the_file_system() {
         let place = tempfile::tempdir().unwrap();
         let vfs = served(&place);
@@ -313,5 +361,9 @@ mod tests {
         let gone = vfs.getattr(&own(), &second).unwrap().fileid;
         vfs.remove(&own(), &root, b"second").unwrap();
         assert!(!closed(&vfs, gone), "nobody misses what was removed");
+        write(&vfs, &first);
+        vfs.rename(&own(), (&root, b"first"), (&root, b"first")).unwrap();
+        file(&vfs, "third");
+        assert!(closed(&vfs, ino), "a file that was renamed to its own name is there");
     }
 }

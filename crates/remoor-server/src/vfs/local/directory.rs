@@ -8,7 +8,7 @@ use remoor_nfs::v3::{Fattr, FileType, NfsStat};
 use rustix::fs::{OFlags, RawDir, SeekFrom, readlinkat, seek};
 use rustix::io::Errno;
 
-use super::super::{Caller, DirEntry, Node, NodeHandle, Result, is_dot};
+use super::super::{Caller, DirEntry, MAX_LINK_TEXT, Node, NodeHandle, Result, is_dot};
 use super::LocalVfs;
 use super::stat::{Stat, stat_at};
 use super::store::open_child;
@@ -83,7 +83,7 @@ impl LocalVfs {
         if open.kind != FileType::Symlink {
             return Err(NfsStat::Inval);
         }
-        let buffer = Vec::with_capacity(attr.size as usize + 1);
+        let buffer = Vec::with_capacity((attr.size as usize).min(MAX_LINK_TEXT) + 1);
         let text = readlinkat(open.fd(), c"", buffer).map_err(status)?;
         Ok((text.into_bytes().into(), attr))
     }

@@ -11,7 +11,7 @@ use std::thread;
 
 use remoor_nfs::v3::NfsStat;
 use rustix::process::{Gid, getegid, geteuid, getgroups};
-use rustix::thread::set_thread_groups;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_thread_groups};
 
 use super::super::{Caller, Result};
 use crate::sys::{set_fs_group, set_fs_user};
@@ -45,8 +45,9 @@ impl Thread {
         if self.user == Some(uid) {
             return true;
         }
+        let was_root = self.user.map(|user| user == 0);
         self.user = None;
-        let done = set_fs_user(uid);
+        let done = set_fs_user(uid) && (was_root == Some(uid == 0) || set_unlimited(uid == 0));
         self.user = done.then_some(uid);
         done
     }
@@ -87,6 +88,18 @@ impl Thread {
         self.set_user(0);
         self.set_group(0);
     }
+}
+
+/// Whether this thread may use more than quotas allow and what a file system reserves. The kernel gives and takes the other
+/// rights over files with the file system user (`CAP_FS_SET`); this one knfsd adds to them (`CAP_NFSD_SET`).
+fn set_unlimited(unlimited: bool) -> bool {
+    let Ok(mut sets) = capabilities(None) else { return false };
+    let has = sets.effective.contains(CapabilitySet::SYS_RESOURCE);
+    if has == unlimited || !sets.permitted.contains(CapabilitySet::SYS_RESOURCE) {
+        return true;
+    }
+    sets.effective.set(CapabilitySet::SYS_RESOURCE, unlimited);
+    set_capabilities(None, sets).is_ok()
 }
 
 /// How calls are given an identity; decided once, at start.
@@ -245,6 +258,37 @@ mod tests {
             thread::scope(|scope| scope.spawn(child).join().unwrap())
         };
         assert_eq!(thread::scope(|scope| scope.spawn(inherited).join().unwrap()), own.0);
+    }
+
+    /// Root's rights over files and resources; a caller has none of them, the server all again.
+    #[test]
+    fn callers_have_no_rights_of_root() {
+        let identity = Identity::probe();
+        let rights = CapabilitySet::CHOWN
+            | CapabilitySet::DAC_OVERRIDE
+            | CapabilitySet::DAC_READ_SEARCH
+            | CapabilitySet::FOWNER
+            | CapabilitySet::FSETID
+            | CapabilitySet::LINUX_IMMUTABLE
+            | CapabilitySet::MKNOD
+            | CapabilitySet::SYS_RESOURCE;
+        let has = || capabilities(None).unwrap().effective & rights;
+        let own = has();
+        let root = Caller { uid: 0, gid: 0, gids: Vec::new() };
+        let kept = || {
+            keep_identity();
+            for caller in [&USER, &root, &USER, &USER] {
+                drop(identity.assume(caller).unwrap());
+                let expected =
+                    if identity.is_single() || caller.is_root() { own } else { CapabilitySet::empty() };
+                assert_eq!(has(), expected);
+            }
+            identity.be_server();
+            has()
+        };
+        assert_eq!(thread::scope(|scope| scope.spawn(kept).join().unwrap()), own);
+        drop(identity.assume(&USER).unwrap());
+        assert_eq!(has(), own);
     }
 
     #[test]

@@ -17,8 +17,7 @@
 //!   host that changes the same object in those microseconds is not noticed, nor kept from it.
 //! - The write verifier changes with every start and with every error that making data stable meets. What is mounted over
 //!   the directory while it is served is not seen: the server goes on with the file system it began with.
-//! - Who was allowed to write to a file may go on for a second after a process of the host took the right away.
-//!   A change of the right through this server counts at once.
+//! - Each call is judged by the rights of that moment; who lost the right to write can't go on because it was there before.
 
 mod attributes;
 mod cache;

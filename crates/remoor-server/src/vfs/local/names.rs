@@ -19,7 +19,7 @@ use super::LocalVfs;
 use super::cache::Open;
 use super::changes::Change;
 use super::stat::{Stat, stat, stat_at};
-use super::store::open_child;
+use super::store::{open_beneath, open_child};
 use super::wcc::{Window, wcc};
 use crate::errno::status;
 
@@ -51,8 +51,11 @@ impl LocalVfs {
                 CreateHow::Exclusive(verf) => self.recognise(caller, &dir, name, *verf),
             };
             if existing != Err(NfsStat::NoEnt) {
+                let node = existing?;
+                // Who made it may have been cut off before it was stable.
+                self.stabilise(&dir)?;
                 let after = Some(self.store.alive(&dir)?.attr);
-                return Ok(Made { node: existing?, dir: WccData { before: None, after } });
+                return Ok(Made { node, dir: WccData { before: None, after } });
             }
         }
         Err(NfsStat::Jukebox)
@@ -89,7 +92,11 @@ impl LocalVfs {
     /// CREATE EXCLUSIVE sent again, maybe to another node or after a restart.
     fn recognise(&self, caller: &Caller, dir: &Open, name: &[u8], verf: CreateVerf) -> Result<Node> {
         let node = self.look_up(caller, &dir.handle, name)?;
-        if made_by(&node.attr, verf) { Ok(node) } else { Err(NfsStat::Exist) }
+        if !made_by(&node.attr, verf) {
+            return Err(NfsStat::Exist);
+        }
+        self.stabilise(&*self.store.held(&node.handle)?)?;
+        Ok(node)
     }
 
     pub(super) fn make_directory(
@@ -150,15 +157,33 @@ impl LocalVfs {
         let fd = {
             let _as_caller = self.identity.assume(caller)?;
             self.store.in_dir(dir, call())?;
-            self.store.in_dir(dir, open_child(dir.fd(), name))?
+            self.store.in_dir(dir, self.open_made(dir.fd(), name, kind))?
         };
         if new.rest == Sattr::default() {
-            return self.finish(caller, window, name, (fd, false), &new.rest);
+            return self.finish(caller, window, name, fd, &new.rest);
         }
-        let attr = stat(fd.as_fd()).map_err(status)?.attr;
+        let attr = stat(fd.0.as_fd()).map_err(status)?.attr;
         let ours = attr.kind == kind && (self.identity.is_single() || attr.uid == caller.uid);
         let rest = if ours { new.rest.clone() } else { Sattr::default() };
-        self.finish(caller, window, name, (fd, false), &rest)
+        self.finish(caller, window, name, fd, &rest)
+    }
+
+    /// Opens what was just made to name it only, or a directory that has to be stable to read it, if its maker may: the
+    /// server need not become itself to make it stable.
+    fn open_made(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        kind: FileType,
+    ) -> std::result::Result<(OwnedFd, bool), Errno> {
+        if kind == FileType::Directory && self.is_sync() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match open_beneath(dir, name, flags) {
+                Err(Errno::ACCESS) => {}
+                other => return other.map(|fd| (fd, true)),
+            }
+        }
+        open_child(dir, name).map(|fd| (fd, false))
     }
 
     /// Sets what could not be given at the making, and makes everything stable.
@@ -167,17 +192,18 @@ impl LocalVfs {
         caller: &Caller,
         window: Window<'_>,
         name: &[u8],
-        (fd, writable): (OwnedFd, bool),
+        (fd, for_data): (OwnedFd, bool),
         rest: &Sattr,
     ) -> Result<Made> {
         let dir = window.open();
-        let (open, attr) = self.store.found(fd, writable, dir, name)?;
+        let (open, attr) = self.store.found(fd, for_data, dir, name)?;
         let untouched = *rest == Sattr::default();
         if !untouched {
             self.apply(caller, &open, &attr, rest)?;
         }
         let wcc = window.close();
-        if matches!(open.kind, FileType::Regular | FileType::Directory) {
+        // Making what can't be opened is stable with its directory; what was set on it later is not.
+        if matches!(open.kind, FileType::Regular | FileType::Directory) || !untouched {
             self.stabilise(&open)?;
         }
         self.stabilise(dir)?;

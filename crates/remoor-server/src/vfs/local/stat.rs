@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use remoor_nfs::v3::{Device, Fattr, FileType, Time};
-use rustix::fs::{self, AtFlags, RawMode, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{self, AtFlags, RawMode, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
 /// What is asked of the kernel.
@@ -36,6 +36,10 @@ pub(super) struct Stat {
     /// Birth time in nanoseconds since 1970; 0 if the file system has none.
     pub(super) btime: u64,
     pub(super) device: (u32, u32),
+    /// Nobody may change it (`chattr +i`).
+    pub(super) immutable: bool,
+    /// What it holds may only be added to (`chattr +a`).
+    pub(super) append_only: bool,
     /// Number of the mount; 0 if the kernel does not tell (before Linux 5.8).
     pub(super) mount: u64,
 }
@@ -51,7 +55,14 @@ pub(super) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
     let raw = fs::statx(dir, name, flags, WANTED)?;
     let mount = if raw.stx_mask & StatxFlags::MNT_ID.bits() != 0 { raw.stx_mnt_id } else { 0 };
     let btime = if raw.stx_mask & StatxFlags::BTIME.bits() != 0 { nanos(raw.stx_btime) } else { 0 };
-    Ok(Stat { attr: attributes(&raw), btime, device: (raw.stx_dev_major, raw.stx_dev_minor), mount })
+    Ok(Stat {
+        attr: attributes(&raw),
+        btime,
+        device: (raw.stx_dev_major, raw.stx_dev_minor),
+        immutable: raw.stx_attributes.contains(StatxAttributes::IMMUTABLE),
+        append_only: raw.stx_attributes.contains(StatxAttributes::APPEND),
+        mount,
+    })
 }
 
 fn attributes(raw: &Statx) -> Fattr {

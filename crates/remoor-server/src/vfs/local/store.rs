@@ -62,7 +62,16 @@ pub(super) struct Store {
 
 /// Opens `name` in `dir` to name it only. Never follows a link, never crosses into another file system.
 pub(super) fn open_child(dir: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<OwnedFd, Errno> {
-    openat2(dir, name, PATH, Mode::empty(), BENEATH).map_err(|error| match error {
+    open_beneath(dir, name, PATH)
+}
+
+/// As [`open_child`], with other flags.
+pub(super) fn open_beneath(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    flags: OFlags,
+) -> std::result::Result<OwnedFd, Errno> {
+    openat2(dir, name, flags, Mode::empty(), BENEATH).map_err(|error| match error {
         // The mount point's file system is not exported; knfsd without `crossmnt` shows the covered directory,
         // which no system call offers.
         Errno::XDEV => Errno::ACCESS,
@@ -112,14 +121,15 @@ impl Store {
     }
 
     /// After a name of this object was taken away: if it was the last, lets go of it. The index must not be told so by
-    /// mistake, and asks the object; the cache may forget what someone has given another name meanwhile.
+    /// mistake, and that data is unstable must not be forgotten, so then the object is asked; the cache may let go of what
+    /// someone has given another name meanwhile, or of what was renamed to its own name.
     pub(super) fn unlinked(&self, victim: &Stat) {
         let Some(open) = self.cache.by_ino(victim.attr.fileid) else { return };
         let was_last = victim.attr.nlink == 1 || victim.attr.kind == FileType::Directory;
         match self.finder {
-            Finder::Kernel if was_last => self.forget(&open),
-            Finder::Kernel => {}
-            Finder::Fileid { .. } => drop(self.alive(&open)),
+            Finder::Kernel if was_last && !open.unsettled.is_unstable() => self.forget(&open),
+            Finder::Kernel if !was_last => {}
+            Finder::Kernel | Finder::Fileid { .. } => drop(self.alive(&open)),
         }
     }
 
@@ -208,7 +218,7 @@ impl Store {
     }
 
     /// Keeps a descriptor of the export; with attributes.
-    pub(super) fn hold(&self, fd: OwnedFd, writable: bool) -> Result<(Arc<Open>, Stat)> {
+    pub(super) fn hold(&self, fd: OwnedFd, for_data: bool) -> Result<(Arc<Open>, Stat)> {
         let stat = stat(fd.as_fd()).map_err(status)?;
         let id = self.id(fd.as_fd(), &stat);
         let handle = match self.finder {
@@ -219,7 +229,7 @@ impl Store {
             return Ok((self.root.clone(), stat));
         }
         let unsettled = Unsettled::new(&self.writeback);
-        let open = Open::new(handle, id, stat.attr.kind, fd, writable, unsettled);
+        let open = Open::new(handle, id, stat.attr.kind, fd, for_data, unsettled);
         Ok((self.cache.insert(open), stat))
     }
 
@@ -227,11 +237,11 @@ impl Store {
     pub(super) fn found(
         &self,
         fd: OwnedFd,
-        writable: bool,
+        for_data: bool,
         dir: &Open,
         name: &[u8],
     ) -> Result<(Arc<Open>, Fattr)> {
-        let (open, stat) = self.hold(fd, writable)?;
+        let (open, stat) = self.hold(fd, for_data)?;
         self.saw(&open, dir, name);
         Ok((open, stat.attr))
     }

@@ -110,9 +110,14 @@ impl Unsettled {
 
     /// Before unstable data is written.
     pub(super) fn begin(&self) {
-        if !self.unstable.load(SeqCst) {
+        if !self.is_unstable() {
             self.unstable.store(true, SeqCst);
         }
+    }
+
+    /// Whether there is unstable data.
+    pub(super) fn is_unstable(&self) -> bool {
+        self.unstable.load(SeqCst)
     }
 
     /// The file is gone, and nobody misses its data.
@@ -132,7 +137,7 @@ impl Unsettled {
 
     /// The file's descriptors are about to be closed.
     pub(super) fn abandon(&self, ino: u64, fd: Option<BorrowedFd<'_>>) {
-        if self.unstable.load(SeqCst) {
+        if self.is_unstable() {
             self.export.abandon(ino, fd);
         }
     }

@@ -52,7 +52,7 @@ fn check(object: &Object, caller: &Caller, sattr: &Sattr) -> Result<()> {
     if sattr.size.is_some() {
         writable(object, caller)?;
     }
-    let now = [sattr.atime, sattr.mtime] == [SetTime::Server; 2];
+    let now = [sattr.atime, sattr.mtime].contains(&SetTime::Server);
     let owner = caller.uid == attr.uid;
     if now && !owner && granted(attr, caller) & WRITE == 0 { Err(NfsStat::Acces) } else { Ok(()) }
 }
