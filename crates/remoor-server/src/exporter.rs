@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::exports::{Export, Exports, Finding, Origin, ParseError, Rule, Storage};
-use crate::names;
 use crate::opener::Opener;
 use crate::server::StartError;
 use crate::state::State;
@@ -179,7 +178,7 @@ impl Exporter {
     fn swap(&self, list: Vec<Export>, warnings: &[Finding]) -> Result<Changes, StartError> {
         let before = self.state.table();
         let list: Vec<Export> = list.into_iter().filter(Export::is_mounted_or_told).collect();
-        Exports::look_up_hosts(&list, names::system());
+        Exports::look_up_hosts(&list, self.state.names);
         let table = self.opener.table(list, &before)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let mut changes = difference(&before.list, &table.list);

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use remoor_nfs::v3::{NfsStat, WriteVerf};
+use remoor_nfs::v3::WriteVerf;
 
-use crate::exports::{Export, Options, Rule, Storage, closest, decide};
-use crate::names::{self, Pending};
+use crate::exports::{Export, Options, Rule, Storage, decide};
+use crate::names::{Names, Pending};
 use crate::vfs::Vfs;
 use crate::vfs::local::Durability;
 use crate::watch::Watch;
@@ -68,15 +68,9 @@ impl ServedExport {
         self.path.to_string_lossy().into_owned()
     }
 
-    pub(crate) fn options_for(&self, client: IpAddr) -> Option<&Options> {
-        closest(&self.rules, client)
-    }
-
-    /// The options of a client that has a handle: NFS3ERR_STALE if the export is not for it, NFS3ERR_JUKEBOX while that
-    /// waits for the name service.
-    pub(crate) fn options_of(&self, client: IpAddr) -> Result<&Options, NfsStat> {
-        let rule = decide(&self.rules, client, names::system()).map_err(|Pending| NfsStat::Jukebox)?;
-        rule.map(|rule| &rule.options).ok_or(NfsStat::Stale)
+    /// What a client gets, if the export is for it; [`Pending`] while the name service does not tell.
+    pub(crate) fn options_for(&self, client: IpAddr, names: &dyn Names) -> Result<Option<&Options>, Pending> {
+        decide(&self.rules, client, names).map(|rule| rule.map(|rule| &rule.options))
     }
 }
 
