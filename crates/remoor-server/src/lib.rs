@@ -49,6 +49,7 @@ pub mod exports;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod handle;
+mod look;
 mod metrics;
 mod mnt;
 pub mod names;

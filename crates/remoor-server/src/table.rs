@@ -22,6 +22,8 @@ pub(crate) type Snapshot = arc_swap::Guard<Arc<Table>>;
 pub(crate) struct ServedExport {
     /// What clients mount.
     pub(crate) path: PathBuf,
+    /// The same as it is written, maybe with symbolic links.
+    pub(crate) configured: PathBuf,
     /// Its identity in handles and attributes.
     pub(crate) id: u64,
     /// Its files.
@@ -54,7 +56,8 @@ impl Opened {
 impl ServedExport {
     /// An export in memory, which nobody watches.
     pub(crate) fn of(path: PathBuf, id: u64, vfs: Arc<dyn Vfs>, rules: Vec<Rule>) -> Self {
-        Self { path, id, vfs, rules, opened: Opened::IN_MEMORY, opening: 0, watch: Arc::default() }
+        let (configured, opened) = (path.clone(), Opened::IN_MEMORY);
+        Self { path, configured, id, vfs, rules, opened, opening: 0, watch: Arc::default() }
     }
 
     /// The verifier of what is written now, in a server that began with `base` (RFC 1813 section 3.3.7). Files that are

@@ -16,6 +16,7 @@ use super::{Answer, Request};
 use crate::exporter::{ChangeError, Changes, Exporter};
 use crate::metrics::{self, ExportFacts, Facts};
 use crate::net::Census;
+use crate::server::StartError;
 use crate::state::State;
 use crate::table::ServedExport;
 
@@ -152,7 +153,8 @@ fn changed(result: Result<Changes, ChangeError>) -> Answer {
     match result {
         Ok(changes) => Answer::Changes(changes),
         Err(error) => {
-            Answer::Error { usage: !matches!(error, ChangeError::Busy), message: error.to_string() }
+            let cannot = matches!(error, ChangeError::Busy | ChangeError::Open(StartError::Silent { .. }));
+            Answer::Error { usage: !cannot, message: error.to_string() }
         }
     }
 }

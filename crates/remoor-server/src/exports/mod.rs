@@ -156,16 +156,14 @@ impl Export {
         self.mountpoint().is_none_or(|path| is_mount_point(path).unwrap_or(false))
     }
 
-    /// As [`Export::is_mounted`]; if it is not, the log says what is missing.
-    pub(crate) fn is_mounted_or_told(&self) -> bool {
-        let mounted = self.is_mounted();
-        if let (false, Some(path)) = (mounted, self.mountpoint()) {
+    /// Says in the log that what has to be a mount point is none.
+    pub(crate) fn tell_not_mounted(&self) {
+        if let Some(path) = self.mountpoint() {
             let (export, path) = (self.path.display(), path.display());
             tracing::warn!(
                 "not exporting {export}: {path} is not a mount point; mount it and load the exports again"
             );
         }
-        mounted
     }
 
     /// The rule that decides for a client.
