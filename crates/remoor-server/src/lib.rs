@@ -56,6 +56,7 @@ pub mod names;
 mod net;
 mod opener;
 pub mod portmap;
+mod recognised;
 mod replay;
 mod server;
 mod service;

@@ -103,7 +103,8 @@ impl Opener {
             }
         };
         let (configured, rules) = (export.path.clone(), export.rules.clone());
-        Ok(ServedExport { path, configured, id, vfs, rules, opened, opening, watch })
+        let serial = ServedExport::next_serial();
+        Ok(ServedExport { path, configured, id, vfs, rules, serial, opened, opening, watch })
     }
 
     fn opening(&self, id: u64) -> u64 {
@@ -186,6 +187,7 @@ fn kept(export: &Export, before: &Table, silence: Duration) -> Result<ServedExpo
         id: same.id,
         vfs: same.vfs.clone(),
         rules: export.rules.clone(),
+        serial: ServedExport::next_serial(),
         opened: same.opened.clone(),
         opening: same.opening,
         watch: same.watch.clone(),
@@ -323,7 +325,7 @@ mod tests {
     fn a_file_system_that_hangs_stays_as_it_was_and_holds_up_no_other() {
         let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let [a, b] = ["a", "b"].map(|name| dir.path().canonicalize().unwrap().join(name));
-        [&a, &b].map(|path| std::fs::create_dir(path).unwrap());
+        [&a, &b].into_iter().for_each(|path| std::fs::create_dir(path).unwrap());
         let mut opener = opener(state.path());
         let exports = |path: &Path, options: &str| parse(&format!("{} *({options})", path.display()));
         let first = opener.table(exports(&a, "rw"), &Table::default(), PATIENCE).unwrap();
