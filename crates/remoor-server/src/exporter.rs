@@ -10,14 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::exports::{Export, Exports, Finding, Origin, ParseError, Rule, Storage};
-use crate::names;
 use crate::opener::Opener;
 use crate::server::StartError;
 use crate::state::State;
 
 /// How long a change waits for another, which a file system that does not answer may hold up.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it looks.
+/// How long exported directories may take to tell what they are when exports change. Less than [`CHANGE_PATIENCE`].
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+/// The same when the server starts: disks may have to spin up, and automounters to mount.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How often it looks whether another change is done.
 const CHANGE_LOOK: Duration = Duration::from_millis(5);
 
 /// Reads the exports that are configured: files and command line.
@@ -166,21 +169,25 @@ impl Exporter {
     pub(crate) fn start(&self, exports: Exports) -> Result<(), StartError> {
         let Exports { list, warnings, notes } = exports;
         notes.iter().for_each(|note| tracing::info!("{note}"));
-        self.swap(list, &warnings).map(drop)
+        self.swap(list, &warnings, START_PATIENCE).map(drop)
     }
 
     fn replace(&self, list: Vec<Export>, warnings: &[Finding]) -> Result<Changes, ChangeError> {
-        let changes = self.swap(list, warnings)?;
+        let changes = self.swap(list, warnings, LOOK_PATIENCE)?;
         let (exported, unexported) = (changes.exported.len(), changes.unexported.len());
         tracing::info!(exported, unexported, unchanged = changes.unchanged, "exports changed");
         Ok(changes)
     }
 
-    fn swap(&self, list: Vec<Export>, warnings: &[Finding]) -> Result<Changes, StartError> {
+    fn swap(
+        &self,
+        list: Vec<Export>,
+        warnings: &[Finding],
+        patience: Duration,
+    ) -> Result<Changes, StartError> {
         let before = self.state.table();
-        let list: Vec<Export> = list.into_iter().filter(Export::is_mounted_or_told).collect();
-        Exports::look_up_hosts(&list, names::system());
-        let table = self.opener.table(list, &before)?;
+        Exports::look_up_hosts(&list, self.state.names);
+        let table = self.opener.table(list, &before, patience)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let mut changes = difference(&before.list, &table.list);
         changes.warnings = warnings.iter().map(Finding::to_string).collect();

@@ -49,12 +49,14 @@ pub mod exports;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod handle;
+mod look;
 mod metrics;
 mod mnt;
 pub mod names;
 mod net;
 mod opener;
 pub mod portmap;
+mod recognised;
 mod replay;
 mod server;
 mod service;

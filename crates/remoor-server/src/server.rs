@@ -77,6 +77,10 @@ pub enum StartError {
     Path { origin: String, path: PathBuf, source: io::Error },
     #[error("{origin}: cannot export {path:?}: not a directory")]
     NotDirectory { origin: String, path: PathBuf },
+    #[error(
+        "{origin}: cannot export {path:?}: its file system has not answered for {secs} s; see that it works, then try again"
+    )]
+    Silent { origin: String, path: PathBuf, secs: u64 },
     #[error("{0:?} and {1:?} are the same directory; export it once")]
     SameDirectory(PathBuf, PathBuf),
     #[error("{0:?} and {1:?} have the same identity {2:#x}; give one of them another fsid=")]

@@ -15,8 +15,8 @@ use remoor_nfs::v3::WriteVerf;
 use crate::exports::Options;
 use crate::handle::Signer;
 use crate::metrics::Metrics;
-use crate::names::Pending;
 use crate::names::groups::Groups;
+use crate::names::{self, Names, Pending};
 use crate::table::{ServedExport, Snapshot, Table};
 
 /// Ports from here on can be bound by any process (IPPORT_RESERVED, PROT_SOCK).
@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) metrics: Metrics,
     /// `--manage-gids`: who asks the server, not the client, for a user's groups.
     pub(crate) groups: Option<Box<dyn UserGroups>>,
+    /// Who tells which clients the rules of exports name.
+    pub(crate) names: &'static dyn Names,
     stopping: AtomicBool,
 }
 
@@ -69,6 +71,7 @@ impl State {
             port_refusals: AtomicU64::new(0),
             metrics: Metrics::new(),
             groups: None,
+            names: names::system(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -161,7 +164,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::{self, Write};
 
     use super::*;
@@ -180,7 +183,8 @@ mod tests {
         }
     }
 
-    fn logged(run: impl FnOnce()) -> String {
+    /// What is logged while this runs.
+    pub(crate) fn logged(run: impl FnOnce()) -> String {
         let log = Log::default();
         let writer = log.clone();
         let subscriber =
@@ -204,7 +208,7 @@ mod tests {
             let table = state.table();
             let export = table.above(Path::new(path)).unwrap();
             let peer = SocketAddr::from(([192, 0, 2, 7], port));
-            state.may_use_port(peer, export, export.options_for(peer.ip()).unwrap())
+            state.may_use_port(peer, export, export.options_for(peer.ip(), state.names).unwrap().unwrap())
         };
         let text = logged(|| {
             assert!(!try_port("/srv/data", 1024) && !try_port("/srv/data", 40001));

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
-use remoor_nfs::v3::{NfsStat, WriteVerf};
+use remoor_nfs::v3::WriteVerf;
 
-use crate::exports::{Export, Options, Rule, Storage, closest, decide};
-use crate::names::{self, Pending};
+use crate::exports::{Export, Options, Rule, Storage, decide};
+use crate::names::{Names, Pending};
+use crate::recognised;
 use crate::vfs::Vfs;
 use crate::vfs::local::Durability;
 use crate::watch::Watch;
@@ -22,12 +25,16 @@ pub(crate) type Snapshot = arc_swap::Guard<Arc<Table>>;
 pub(crate) struct ServedExport {
     /// What clients mount.
     pub(crate) path: PathBuf,
+    /// The same as it is written, maybe with symbolic links.
+    pub(crate) configured: PathBuf,
     /// Its identity in handles and attributes.
     pub(crate) id: u64,
     /// Its files.
     pub(crate) vfs: Arc<dyn Vfs>,
     /// Who may use it.
     pub(crate) rules: Vec<Rule>,
+    /// No other export of this process has it, and none with other rules: what was decided by rules is remembered by it.
+    pub(crate) serial: u64,
     /// How its files were opened.
     pub(crate) opened: Opened,
     /// How often its files were opened before in this process.
@@ -54,7 +61,14 @@ impl Opened {
 impl ServedExport {
     /// An export in memory, which nobody watches.
     pub(crate) fn of(path: PathBuf, id: u64, vfs: Arc<dyn Vfs>, rules: Vec<Rule>) -> Self {
-        Self { path, id, vfs, rules, opened: Opened::IN_MEMORY, opening: 0, watch: Arc::default() }
+        let (configured, opened) = (path.clone(), Opened::IN_MEMORY);
+        let (serial, watch) = (Self::next_serial(), Arc::default());
+        Self { path, configured, id, vfs, rules, serial, opened, opening: 0, watch }
+    }
+
+    pub(crate) fn next_serial() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Relaxed)
     }
 
     /// The verifier of what is written now, in a server that began with `base` (RFC 1813 section 3.3.7). Files that are
@@ -68,15 +82,39 @@ impl ServedExport {
         self.path.to_string_lossy().into_owned()
     }
 
-    pub(crate) fn options_for(&self, client: IpAddr) -> Option<&Options> {
-        closest(&self.rules, client)
+    /// What a client gets, if the export is for it; [`Pending`] while the name service does not tell.
+    pub(crate) fn options_for(&self, client: IpAddr, names: &dyn Names) -> Result<Option<&Options>, Pending> {
+        self.options_at(Instant::now, client, names)
     }
 
-    /// The options of a client that has a handle: NFS3ERR_STALE if the export is not for it, NFS3ERR_JUKEBOX while that
-    /// waits for the name service.
-    pub(crate) fn options_of(&self, client: IpAddr) -> Result<&Options, NfsStat> {
-        let rule = decide(&self.rules, client, names::system()).map_err(|Pending| NfsStat::Jukebox)?;
-        rule.map(|rule| &rule.options).ok_or(NfsStat::Stale)
+    /// Asks for the time only if it takes names to tell.
+    fn options_at(
+        &self,
+        now: impl FnOnce() -> Instant,
+        client: IpAddr,
+        names: &dyn Names,
+    ) -> Result<Option<&Options>, Pending> {
+        let client = client.to_canonical();
+        let by_address = |rule: &Rule| rule.client.matches_address(client);
+        match self.rules.iter().find(|rule| by_address(rule) != Some(false)) {
+            Some(rule) if by_address(rule) == Some(true) => Ok(Some(&rule.options)),
+            _ => self.recognised(now(), client, names),
+        }
+    }
+
+    /// As [`ServedExport::options_for`], for a canonical address that it takes names to tell of.
+    fn recognised(
+        &self,
+        now: Instant,
+        client: IpAddr,
+        names: &dyn Names,
+    ) -> Result<Option<&Options>, Pending> {
+        let decide = || {
+            let rule = decide(&self.rules, client, names)?;
+            Ok(rule.and_then(|rule| self.rules.iter().position(|other| std::ptr::eq(other, rule))))
+        };
+        let rule = recognised::rule(self.serial, client, now, decide)?;
+        Ok(rule.and_then(|rule| self.rules.get(rule)).map(|rule| &rule.options))
     }
 }
 
@@ -112,7 +150,37 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exports::Exports;
+    use crate::names::fixed::FixedNames;
     use crate::vfs::memory::MemoryVfs;
+
+    #[test]
+    fn a_client_is_compared_with_names_once_in_a_while_and_by_every_new_table() {
+        let mut names = FixedNames::default();
+        names.host("web.example.org", "192.0.2.7");
+        let served = |text: &str| {
+            let rules = Exports::parse(Path::new("x"), text.as_bytes()).unwrap().list.remove(0).rules;
+            ServedExport::of("/a".into(), 1, Arc::new(MemoryVfs::new(1 << 20, 1)), rules)
+        };
+        let now = Instant::now();
+        let anonuid = |export: &ServedExport, client: &str| {
+            let options = export.options_at(|| now, client.parse().unwrap(), &names).unwrap();
+            options.map(|options| options.anonuid)
+        };
+        let (web, asked) = ("::ffff:192.0.2.7", || names.asked.load(Relaxed));
+        let hosts =
+            served("/a db.example.org web.example.org(anonuid=1) 192.0.2.0/24(anonuid=2) *(anonuid=3)");
+        assert_eq!((anonuid(&hosts, web), asked()), (Some(1), 2));
+        assert_eq!((anonuid(&hosts, web), asked()), (Some(1), 2), "remembered");
+        assert_eq!((anonuid(&hosts, "192.0.2.8"), asked()), (Some(2), 4));
+        assert_eq!((anonuid(&hosts, "192.0.2.8"), asked()), (Some(2), 4));
+        let reloaded = served("/a *.example.org(anonuid=4)");
+        assert_eq!((anonuid(&reloaded, web), asked()), (Some(4), 5));
+        assert_eq!((anonuid(&reloaded, "192.0.2.8"), asked()), (None, 6));
+        assert_eq!((anonuid(&reloaded, "192.0.2.8"), asked()), (None, 7), "it may be named soon");
+        let addresses = served("/a 192.0.2.7(anonuid=5) web.example.org");
+        assert_eq!((anonuid(&addresses, web), asked()), (Some(5), 7));
+    }
 
     #[test]
     fn the_closest_export_is_found_by_components() {

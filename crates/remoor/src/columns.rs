@@ -22,6 +22,12 @@ pub(crate) fn row(head: &str, indent: usize, text: &str) -> String {
     out + &line + "\n"
 }
 
+/// Without control characters, which a terminal would obey: those of paths are the clients' word.
+pub(crate) fn plain(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(plain).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

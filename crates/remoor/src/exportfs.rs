@@ -6,8 +6,8 @@ use anyhow::anyhow;
 use remoor_server::control::{Answer, Request};
 use remoor_server::{Changes, Listed, Reload};
 
-use crate::Failure;
 use crate::control::{Target, print, print_json, unexpected};
+use crate::{Failure, columns};
 
 /// Longest path that its client follows on the same line, as in exportfs(8).
 const PATH_WIDTH: usize = 14;
@@ -133,25 +133,35 @@ impl Args {
 fn listed(line: &Listed, verbose: bool) -> String {
     let client = if line.client == "*" { "<world>" } else { &line.client };
     let options = if verbose { format!("({})", line.options) } else { String::new() };
-    if line.path.len() > PATH_WIDTH {
-        format!("{}\n\t\t{client}{options}\n", line.path)
+    let path = columns::plain(&line.path);
+    if path.len() > PATH_WIDTH {
+        format!("{path}\n\t\t{client}{options}\n")
     } else {
-        format!("{:<15}\t{client}{options}\n", line.path)
+        format!("{path:<15}\t{client}{options}\n")
     }
 }
 
 fn as_file(line: &Listed) -> String {
-    let path = if line.path.contains(|c: char| c.is_whitespace() || c == '#') {
-        format!("\"{}\"", line.path)
-    } else {
-        line.path.clone()
+    format!("{} {}\n", word(&line.path), word(&format!("{}({})", line.client, line.options)))
+}
+
+/// As exportfs(8) writes it: what would end a word or mean something in exports(5) as octal escapes.
+fn word(text: &str) -> String {
+    let plain =
+        |byte: u8| !(byte.is_ascii_whitespace() || byte.is_ascii_control() || b"#\"\\".contains(&byte));
+    let escaped = |c: char| match u8::try_from(c) {
+        Ok(byte) if !plain(byte) => format!("\\{byte:03o}"),
+        _ => c.to_string(),
     };
-    format!("{path} {}({})\n", line.client, line.options)
+    text.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
+    use remoor_server::exports::Exports;
 
     use super::*;
 
@@ -201,6 +211,11 @@ mod tests {
         };
         assert_eq!(listed(&line("/srv"), true), "/srv           \t<world>(rw,sync)\n");
         assert_eq!(listed(&line("/srv/a/long/one"), false), "/srv/a/long/one\n\t\t<world>\n");
-        assert_eq!(as_file(&line("/a b")), "\"/a b\" *(rw,sync)\n");
+        assert_eq!(as_file(&line("/a b")), "/a\\040b *(rw,sync)\n");
+        for path in ["/a \"b\"#c", "/a\\040b", "/a\nb\tc", "/é"] {
+            let text = as_file(&line(path));
+            let read = Exports::parse(Path::new("x"), text.as_bytes()).unwrap();
+            assert_eq!((read.list.len(), &*read.list[0].path), (1, Path::new(path)), "{text}");
+        }
     }
 }

@@ -192,6 +192,7 @@ impl Args {
             | StartError::Key(_)
             | StartError::Local(_)
             | StartError::Vfs { .. }
+            | StartError::Silent { .. }
             | StartError::NodeTaken(_)
             | StartError::Attend(_) => Failure::Cannot(said(error)),
             wrong => Failure::Usage(said(wrong)),

@@ -125,7 +125,7 @@ fn section(what: &str, rows: &[Vec<String>], numbers: Range<usize>) -> String {
         .set_width(columns::WIDTH as u16);
     table.set_header(header);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| columns::plain(cell)));
     }
     for (n, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
@@ -156,7 +156,7 @@ fn client_rows(status: &Status) -> Vec<Vec<String>> {
             bytes(client.request_bytes),
             bytes(client.reply_bytes),
             client.idle_secs.map_or_else(|| "-".to_owned(), duration),
-            client.mounts.join(" "),
+            few(&client.mounts),
         ]
     };
     std::iter::once(header).chain(status.clients.iter().take(MAX_CLIENTS).map(row)).collect()
@@ -167,7 +167,7 @@ fn export_rows(status: &Status) -> Vec<Vec<String>> {
     let rows = status.exports.iter().map(|export| {
         vec![
             export.path.clone(),
-            export.clients.join(" "),
+            few(&export.clients),
             export.mounted_by.to_string(),
             export.calls.to_string(),
             export.unhealthy.clone().unwrap_or_else(|| "well".to_owned()),
@@ -195,12 +195,15 @@ fn procedure_rows(status: &Status) -> Vec<Vec<String>> {
     std::iter::once(header).chain(rows).collect()
 }
 
-/// The first few, and how many there are besides.
 fn ports(ports: &[u16]) -> String {
+    if ports.is_empty() { "-".to_owned() } else { few(ports) }
+}
+
+/// The first few, and how many there are besides; `--json` has all.
+fn few(list: &[impl ToString]) -> String {
     const SHOWN: usize = 3;
-    let first: Vec<String> = ports.iter().take(SHOWN).map(ToString::to_string).collect();
-    match ports.len().saturating_sub(SHOWN) {
-        _ if ports.is_empty() => "-".to_owned(),
+    let first: Vec<String> = list.iter().take(SHOWN).map(ToString::to_string).collect();
+    match list.len().saturating_sub(SHOWN) {
         0 => first.join(" "),
         more => format!("{} +{more}", first.join(" ")),
     }
@@ -311,6 +314,25 @@ mod tests {
             "NFS READDIRPLUS",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_clients_name_neither_breaks_lines_nor_speaks_to_the_terminal() {
+        let status = status();
+        let mounts = |path: &str| vec![path.to_owned(); 500];
+        let client = |path: &str| ClientStatus { mounts: mounts(path), ..status.clients[0].clone() };
+        let export = ExportStatus {
+            path: "/x".repeat(200),
+            clients: mounts("2001:db8:1111:2222:3333:4444:5555:6666"),
+            ..status.exports[0].clone()
+        };
+        let clients = vec![client("/srv/\u{1b}[2J\n/forged"), client(&"/no-blank".repeat(100))];
+        let text = render(&Status { clients, exports: vec![export], ..status });
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains("+497"), "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= columns::WIDTH, "{line}\n{text}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -151,18 +152,19 @@ fn queued(local: u16, remote: u16) -> Option<usize> {
 struct Client {
     stream: TcpStream,
     xid: u32,
+    user: AuthSys,
 }
 
 impl Client {
     fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(server.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, xid: 0 }
+        Self { stream, xid: 0, user: AuthSys::new("client", 0, 0) }
     }
 
     fn encode<P: Procedure>(&mut self, args: &P::Args) -> Vec<u8> {
         self.xid += 1;
-        let credential = OpaqueAuth::sys(&AuthSys::new("client", 0, 0));
+        let credential = OpaqueAuth::sys(&self.user);
         encode_call::<P>(self.xid, &credential, args).segments().concat()
     }
 
@@ -407,6 +409,51 @@ fn sighup_reads_the_exports_again_or_leaves_them_as_they_were() {
     await_line(&server.log, "exports changed");
     client.mount("/b");
     assert_eq!(client.call::<v3::Getattr>(&on_file()).status(), v3::NfsStat::Stale);
+}
+
+/// User 1 (daemon on Debian, bin elsewhere) and its group; the client tells another group.
+#[test]
+fn groups_are_taken_from_the_server_if_it_is_told_so() {
+    const OTHER: u32 = 65_534;
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let user = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|user| user[2] == "1");
+    let Some(group) = user.map(|user| user[3].parse().unwrap()).filter(|group| *group != OTHER) else {
+        return skip("groups_are_taken_from_the_server", "there is no user 1");
+    };
+    if !rustix::process::geteuid().is_root() {
+        return skip("groups_are_taken_from_the_server", "only root serves users by their groups");
+    }
+    for (options, may_read) in [(&[][..], 0), (&["--manage-gids"][..], v3::access::READ)] {
+        let dir = tempfile::tempdir().unwrap();
+        let export = dir.path().canonicalize().unwrap().join("export");
+        fs::create_dir(&export).unwrap();
+        fs::write(export.join("file"), "for the group").unwrap();
+        fs::set_permissions(export.join("file"), fs::Permissions::from_mode(0o040)).unwrap();
+        std::os::unix::fs::chown(export.join("file"), None, Some(group)).unwrap();
+        let (exported, state) = (format!("{}:rw,insecure", export.display()), dir.path().join("state"));
+        let arguments = ["--export", &exported, "--state", state.to_str().unwrap()];
+        let server = Server::of(dir, &[&arguments, options].concat());
+        let mut client = Client::connect(&server);
+        client.user = AuthSys::new("client", 1, OTHER);
+        let root = client.mount(&server.export());
+        let file = client.call::<v3::Lookup>(&place(&root, "file")).into_result().unwrap().file;
+        let args = v3::AccessArgs { file, access: v3::access::READ };
+        let granted = client.call::<v3::Access>(&args).into_result().unwrap().access;
+        assert_eq!(granted, may_read, "{options:?}");
+    }
+}
+
+/// Says what is not tested here and why; see xtask on how a test says that it was skipped.
+#[allow(clippy::print_stderr, reason = "without a log the line is shown")]
+fn skip(what: &str, why: &str) {
+    let line = format!("{what}: because {why}");
+    match std::env::var_os("REMOOR_SKIP_LOG") {
+        Some(log) => {
+            let mut log = fs::File::options().append(true).create(true).open(log).unwrap();
+            writeln!(log, "{line}").unwrap();
+        }
+        None => eprintln!("{line}"),
+    }
 }
 
 fn failed(args: &[&str]) -> (i32, String) {

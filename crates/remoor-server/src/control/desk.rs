@@ -1,7 +1,7 @@
 //! Answers what is asked of a running server, wherever it is asked.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use remoor_nfs::replay;
 use remoor_nfs::v3::WriteVerf;
 
-use super::health::Health;
+use super::health::{self, Health};
 use super::monitor::{LOOK_EVERY, Monitor};
 use super::status::{self, ExportStatus, Status};
 use super::{Answer, Request};
 use crate::exporter::{ChangeError, Changes, Exporter};
 use crate::metrics::{self, ExportFacts, Facts};
 use crate::net::Census;
+use crate::server::StartError;
 use crate::state::State;
 use crate::table::ServedExport;
 
@@ -121,20 +122,21 @@ impl Desk {
     }
 
     fn exports(&self) -> Vec<ExportStatus> {
-        let (table, mounts) = (self.state().table(), self.state().mounts());
-        let mut health = self.health().exports;
+        let table = self.state().table();
+        let mut by: HashMap<u64, HashSet<IpAddr>> = HashMap::new();
+        for (client, path) in self.state().mounts() {
+            if let Some(export) = table.above(&path) {
+                by.entry(export.id).or_default().insert(client);
+            }
+        }
         let of = |export: &ServedExport| {
-            let below = |path: &Path| table.above(path).is_some_and(|above| above.id == export.id);
-            let mut by: Vec<_> = mounts.iter().filter(|(_, path)| below(path)).map(|(by, _)| by).collect();
-            by.sort_unstable();
-            by.dedup();
             let path = export.shown();
             ExportStatus {
                 clients: export.rules.iter().map(|rule| rule.client.to_string()).collect(),
-                mounted_by: by.len(),
+                mounted_by: by.get(&export.id).map_or(0, HashSet::len),
                 calls: export.watch.calls.load(Relaxed),
                 write_verifier: hex(export.write_verf(self.state().write_verf, export.vfs.write_epoch())),
-                unhealthy: health.iter_mut().find(|h| h.path == path).and_then(|h| h.reason.take()),
+                unhealthy: health::reason(export.watch.health(self.health_limit)),
                 path,
             }
         };
@@ -152,7 +154,8 @@ fn changed(result: Result<Changes, ChangeError>) -> Answer {
     match result {
         Ok(changes) => Answer::Changes(changes),
         Err(error) => {
-            Answer::Error { usage: !matches!(error, ChangeError::Busy), message: error.to_string() }
+            let cannot = matches!(error, ChangeError::Busy | ChangeError::Open(StartError::Silent { .. }));
+            Answer::Error { usage: !cannot, message: error.to_string() }
         }
     }
 }

@@ -49,7 +49,8 @@ impl Health {
     }
 }
 
-fn reason(health: watch::Health) -> Option<String> {
+/// What is wrong, if anything is.
+pub(super) fn reason(health: watch::Health) -> Option<String> {
     match health {
         watch::Health::Well => None,
         watch::Health::Silent(silence) => {

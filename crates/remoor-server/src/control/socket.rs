@@ -41,7 +41,7 @@ impl ControlSocket {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed)?;
         }
-        let lock = NodeLock::take(&path.with_extension("lock"))
+        let lock = NodeLock::take(&beside(path, ".lock"))
             .map_err(|taken| ControlError::Taken { path: path.into(), taken })?;
         let listener = bind(path).map_err(failed)?;
         let door = Door::open("control", listener, move |stream| {
@@ -59,6 +59,13 @@ impl Drop for ControlSocket {
     }
 }
 
+/// The path with more at its end: what has the same name but for an extension may be somebody's file.
+fn beside(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(more);
+    name.into()
+}
+
 /// Under another name first, so that nobody connects before the mode is right; then in place of a stale one. What is no
 /// socket stays.
 fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -66,7 +73,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     if fs::symlink_metadata(path).is_ok_and(|meta| !meta.file_type().is_socket()) {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file has this name"));
     }
-    let new = path.with_extension("new");
+    let new = beside(path, ".new");
     match fs::remove_file(&new) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}

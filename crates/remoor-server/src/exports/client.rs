@@ -107,7 +107,7 @@ impl ClientSpec {
 
     /// What can be told of a canonical address without names. Every call comes here, so it is to be inlined.
     #[inline]
-    pub(super) fn matches_address(&self, client: IpAddr) -> Option<bool> {
+    pub(crate) fn matches_address(&self, client: IpAddr) -> Option<bool> {
         match (self, client) {
             (Self::Address(address), _) => Some(*address == client),
             (Self::Network(IpNet::V4(net)), IpAddr::V4(client)) => Some(net.contains(&client)),

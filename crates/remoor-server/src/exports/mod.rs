@@ -28,7 +28,7 @@ pub use options::{ANONYMOUS, MountPoint, Options};
 pub use parse::{MAX_FILE_BYTES, MAX_FILES, ParseError, ParseErrorKind, Parsed};
 pub use pattern::Pattern;
 
-use crate::names::{self, Names, Pending};
+use crate::names::{Names, Pending};
 
 /// Parsed exports. Nothing is known yet of whether the directories exist.
 #[derive(Debug, Clone, Default)]
@@ -156,21 +156,14 @@ impl Export {
         self.mountpoint().is_none_or(|path| is_mount_point(path).unwrap_or(false))
     }
 
-    /// As [`Export::is_mounted`]; if it is not, the log says what is missing.
-    pub(crate) fn is_mounted_or_told(&self) -> bool {
-        let mounted = self.is_mounted();
-        if let (false, Some(path)) = (mounted, self.mountpoint()) {
+    /// Says in the log that what has to be a mount point is none.
+    pub(crate) fn tell_not_mounted(&self) {
+        if let Some(path) = self.mountpoint() {
             let (export, path) = (self.path.display(), path.display());
             tracing::warn!(
                 "not exporting {export}: {path} is not a mount point; mount it and load the exports again"
             );
         }
-        mounted
-    }
-
-    /// The options for a client by this system's name service; `None` if the export is not for it.
-    pub fn options_for(&self, client: IpAddr) -> Option<&Options> {
-        closest(&self.rules, client)
     }
 
     /// The rule that decides for a client.
@@ -204,13 +197,10 @@ impl Export {
     }
 }
 
-/// The options that decide for a client by this system's name service, of rules in the order of precedence.
-pub(crate) fn closest(rules: &[Rule], client: IpAddr) -> Option<&Options> {
-    decide(rules, client, names::system()).ok().flatten().map(|rule| &rule.options)
-}
-
 /// The rule that decides for a client, of rules in the order of precedence. An answer of the name service that is still
-/// to come leaves it undecided, since a rule further down may give more or less than the client is to have.
+/// to come leaves it undecided, since a rule further down may give more or less than the client is to have. So does a
+/// name service that fails, if no rule names the client: applications would not survive NFS3ERR_STALE, and a server that
+/// just took over may be up before its name service is.
 pub(crate) fn decide<'a>(
     rules: &'a [Rule],
     client: IpAddr,
@@ -223,12 +213,14 @@ pub(crate) fn decide<'a>(
             return Ok(Some(rule));
         }
     }
+    let mut sure = true;
     for rule in rules {
         if let ClientSpec::Host(host) = &rule.client {
             names.recheck(host);
         }
+        sure &= names.is_sure(&rule.client, client);
     }
-    Ok(None)
+    if sure { Ok(None) } else { Err(Pending) }
 }
 
 /// As one line of exports(5).
@@ -349,6 +341,32 @@ mod tests {
         assert_eq!(rule_for("/a *.example.org(rw) *(ro)"), Err(Pending));
         assert_eq!(rule_for("/a web.example.org(ro) 192.0.2.0/24(rw)"), Err(Pending));
         assert_eq!(rule_for("/a *.example.org 192.0.2.0/24"), Ok(true));
+    }
+
+    #[test]
+    fn a_name_service_that_fails_refuses_nobody() {
+        struct Fails;
+        impl Names for Fails {
+            fn names_of(&self, _: IpAddr) -> Result<std::sync::Arc<[String]>, Pending> {
+                Ok([].into())
+            }
+            fn addresses_of(&self, _: &std::sync::Arc<str>) -> Result<std::sync::Arc<[IpAddr]>, Pending> {
+                Ok([].into())
+            }
+            fn is_member(&self, _: &std::sync::Arc<str>, _: IpAddr) -> Result<bool, Pending> {
+                Ok(false)
+            }
+            fn is_sure(&self, rule: &ClientSpec, _: IpAddr) -> bool {
+                rule.matches_address([192, 0, 2, 7].into()).is_some()
+            }
+        }
+        let client = "192.0.2.7".parse().unwrap();
+        let rule_for = |text: &str| parse(text).list[0].rule_for(client, &Fails).map(|r| r.is_some());
+        for rule in ["web.example.org", "*.example.org", "@trusted"] {
+            assert_eq!(rule_for(&format!("/a {rule} 192.0.2.9")), Err(Pending), "{rule}");
+            assert_eq!(rule_for(&format!("/a {rule} *")), Ok(true), "{rule}");
+        }
+        assert_eq!(rule_for("/a 192.0.2.9 198.51.100.0/24"), Ok(false));
     }
 
     #[test]

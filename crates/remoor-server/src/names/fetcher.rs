@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,8 @@ const MAX_THREADS: usize = 4;
 const MAX_QUEUE: usize = 1024;
 /// Longest time that a caller waits for an answer nobody has asked for before.
 const MAX_WAIT: Duration = Duration::from_millis(500);
-/// Callers that wait at the same time; others are told [`Pending`] at once, so that workers remain for clients that are
-/// known.
+/// Callers that wait at the same time for fetchers that share [`Waiters`]; others are told [`Pending`] at once, so that
+/// workers remain for clients that are known.
 const MAX_WAITING: usize = 2;
 /// How long a failed lookup is not repeated.
 const RETRY: Duration = Duration::from_secs(30);
@@ -40,6 +41,9 @@ pub(crate) struct Keep {
     pub(crate) max: NonZeroUsize,
 }
 
+/// Callers that wait, of all fetchers that a call may come to ask.
+pub(crate) type Waiters = Arc<AtomicUsize>;
+
 type Fetch<K, V> = dyn Fn(&K) -> Fetched<V> + Send + Sync;
 
 /// Answers of one kind.
@@ -51,6 +55,7 @@ struct Shared<K: Hash + Eq, V> {
     fetch: Box<Fetch<K, V>>,
     table: Mutex<Table<K, V>>,
     answered: Condvar,
+    waiters: Waiters,
 }
 
 impl<K, V> Fetcher<K, V>
@@ -58,9 +63,14 @@ where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + 'static,
 {
-    pub(crate) fn new(keep: Keep, fetch: impl Fn(&K) -> Fetched<V> + Send + Sync + 'static) -> Self {
-        let table = Mutex::new(Table::new(keep));
-        Self { shared: Arc::new(Shared { fetch: Box::new(fetch), table, answered: Condvar::new() }) }
+    pub(crate) fn new(
+        keep: Keep,
+        waiters: &Waiters,
+        fetch: impl Fn(&K) -> Fetched<V> + Send + Sync + 'static,
+    ) -> Self {
+        let (table, answered) = (Mutex::new(Table::new(keep)), Condvar::new());
+        let shared = Shared { fetch: Box::new(fetch), table, answered, waiters: waiters.clone() };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The answer, old ones included. One that is not known is waited for [`MAX_WAIT`] at most.
@@ -75,6 +85,11 @@ where
             Some((value, _)) => Ok(value),
             None => self.shared.wait(table, key, now + MAX_WAIT),
         }
+    }
+
+    /// Whether what is told of a key was ever an answer, and not what holds because no lookup has worked yet.
+    pub(crate) fn is_sure(&self, key: &K) -> bool {
+        self.shared.locked().known.peek(key).is_some_and(|known| known.sure)
     }
 
     /// Looks up again in the background what is not known, or was learnt more than [`RETRY`] ago.
@@ -128,16 +143,16 @@ where
         table.threads -= 1;
     }
 
-    fn wait(&self, mut table: MutexGuard<'_, Table<K, V>>, key: &K, deadline: Instant) -> Result<V, Pending> {
-        if table.waiting == MAX_WAITING {
+    fn wait(&self, table: MutexGuard<'_, Table<K, V>>, key: &K, deadline: Instant) -> Result<V, Pending> {
+        if self.waiters.fetch_add(1, SeqCst) >= MAX_WAITING {
+            self.waiters.fetch_sub(1, SeqCst);
             return Err(Pending);
         }
-        table.waiting += 1;
         let left = deadline.saturating_duration_since(Instant::now());
         let unanswered = |table: &mut Table<K, V>| table.asked.contains(key);
         let waited = self.answered.wait_timeout_while(table, left, unanswered);
         let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        table.waiting -= 1;
+        self.waiters.fetch_sub(1, SeqCst);
         table.known(key, deadline).map(|(value, _)| value).ok_or(Pending)
     }
 }
@@ -151,13 +166,14 @@ struct Table<K: Hash + Eq, V> {
     /// Asked for, and not yet answered.
     asked: HashSet<K>,
     threads: usize,
-    waiting: usize,
 }
 
 struct Known<V> {
     value: V,
     learnt: Instant,
     until: Instant,
+    /// The value is an answer, or was one.
+    sure: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +190,6 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
             queue: VecDeque::new(),
             asked: HashSet::new(),
             threads: 0,
-            waiting: 0,
         }
     }
 
@@ -198,12 +213,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
 
     fn learn(&mut self, key: &K, fetched: Fetched<V>, now: Instant) {
         self.asked.remove(key);
-        let before = self.known.pop(key).map(|known| known.value);
-        let (value, ttl) = match fetched {
-            Fetched::Answer(value) => (value, self.ttl),
-            Fetched::Failed(value) => (before.unwrap_or(value), RETRY),
+        let before = self.known.pop(key).map(|known| (known.value, known.sure));
+        let ((value, sure), ttl) = match fetched {
+            Fetched::Answer(value) => ((value, true), self.ttl),
+            Fetched::Failed(value) => (before.unwrap_or((value, false)), RETRY),
         };
-        self.known.put(key.clone(), Known { value, learnt: now, until: now + ttl });
+        self.known.put(key.clone(), Known { value, learnt: now, until: now + ttl, sure });
     }
 }
 
@@ -288,14 +303,32 @@ mod tests {
     }
 
     /// A fetcher whose lookups say which key they are for, and answer when told to.
-    fn controlled() -> (Fetcher<u32, u32>, Receiver<u32>, Sender<Fetched<u32>>) {
+    fn controlled_by(waiters: &Waiters) -> (Fetcher<u32, u32>, Receiver<u32>, Sender<Fetched<u32>>) {
         let ((asked, questions), (answer, answers)) = (channel(), channel());
         let answers = Mutex::new(answers);
         let fetch = move |key: &u32| {
             let _ = asked.send(*key);
             answers.lock().unwrap().recv().unwrap_or(Failed(0))
         };
-        (Fetcher::new(Keep { ttl: Duration::ZERO, ..KEEP }, fetch), questions, answer)
+        (Fetcher::new(Keep { ttl: Duration::ZERO, ..KEEP }, waiters, fetch), questions, answer)
+    }
+
+    fn controlled() -> (Fetcher<u32, u32>, Receiver<u32>, Sender<Fetched<u32>>) {
+        controlled_by(&Waiters::default())
+    }
+
+    #[test]
+    fn what_no_lookup_has_answered_is_not_sure() {
+        let (fetcher, _questions, answer) = controlled();
+        assert!(!fetcher.is_sure(&1));
+        for (fetched, sure) in [(Failed(1), false), (Answer(2), true), (Failed(3), true)] {
+            answer.send(fetched).unwrap();
+            fetcher.shared.ask(&mut fetcher.shared.locked(), &1);
+            while fetcher.shared.locked().threads > 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(fetcher.is_sure(&1), sure);
+        }
     }
 
     #[test]
@@ -317,7 +350,9 @@ mod tests {
 
     #[test]
     fn an_answer_that_does_not_come_is_pending_and_holds_up_few() {
-        let (fetcher, questions, _answer) = controlled();
+        let waiters = Waiters::default();
+        let (fetcher, questions, _answer) = controlled_by(&waiters);
+        let (other, _, _other_answer) = controlled_by(&waiters);
         let fetcher = Arc::new(fetcher);
         let waiting: Vec<_> = (0..MAX_WAITING as u32)
             .map(|key| {
@@ -327,13 +362,13 @@ mod tests {
                 thread
             })
             .collect();
-        while fetcher.shared.locked().waiting < MAX_WAITING {
+        while waiters.load(SeqCst) < MAX_WAITING {
             if waiting.iter().all(|thread| thread.is_finished()) {
                 break;
             }
             std::thread::yield_now();
         }
-        assert_eq!(fetcher.get(&7), Err(Pending));
+        assert_eq!([fetcher.get(&7), other.get(&1)], [Err(Pending); 2], "whatever it is that they ask");
         for thread in waiting {
             assert_eq!(thread.join().unwrap(), Err(Pending));
         }

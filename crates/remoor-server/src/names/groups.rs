@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pending;
-use super::fetcher::{Fetched, Fetcher, Keep};
+use super::fetcher::{Fetched, Fetcher, Keep, Waiters};
 use super::sys;
 
 /// As rpc.mountd(8) keeps them: half an hour, after which a change in the group database is seen at the latest.
@@ -19,7 +19,7 @@ pub struct Groups {
 
 impl Default for Groups {
     fn default() -> Self {
-        Self { fetcher: Fetcher::new(KEEP, groups) }
+        Self { fetcher: Fetcher::new(KEEP, &Waiters::default(), groups) }
     }
 }
 

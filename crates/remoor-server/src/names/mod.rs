@@ -3,7 +3,8 @@
 //!
 //! Its answers can take seconds, and the threads that ask execute calls. So every answer is kept ([`fetcher`]): what is
 //! known is told at once and looked up again in the background when it is old, and what is not known is waited for
-//! shortly. [`Pending`] says that the answer is still to come. A lookup that fails keeps the answer from before.
+//! shortly. [`Pending`] says that the answer is still to come. A lookup that fails keeps the answer from before; where
+//! there is none, nobody is named, and [`Names::is_sure`] tells.
 
 pub(crate) mod fetcher;
 #[cfg(test)]
@@ -16,6 +17,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 pub use system::{Direct, SystemNames};
+
+use crate::exports::ClientSpec;
 
 /// Whether this system's C library has netgroups (innetgr(3)).
 pub const NETGROUPS: bool = sys::NETGROUPS;
@@ -39,6 +42,12 @@ pub trait Names: Send + Sync {
 
     /// A client was not recognised: hosts may have other addresses by now. Never waits.
     fn recheck(&self, _host: &Arc<str>) {}
+
+    /// Whether the name service itself said that this rule does not name this canonical address, and not only failed to
+    /// answer. Never waits.
+    fn is_sure(&self, _rule: &ClientSpec, _client: IpAddr) -> bool {
+        true
+    }
 }
 
 /// The name service of this system, which all exports share.

@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fetcher::{Fetched, Fetcher, Keep};
+use super::fetcher::{Fetched, Fetcher, Keep, Waiters};
 use super::sys::{self, LookupError};
 use super::{Names, Pending};
+use crate::exports::ClientSpec;
 
 /// How long names, addresses and memberships are true; the C library does not tell the DNS's own times.
 const TTL: Duration = Duration::from_secs(300);
@@ -27,12 +28,12 @@ pub struct SystemNames {
 
 impl Default for SystemNames {
     fn default() -> Self {
+        let waiters = Waiters::default();
+        let membership = |(group, client): &(Arc<str>, IpAddr)| membership(group, *client);
         Self {
-            addresses: Fetcher::new(HOSTS, |host: &Arc<str>| addresses(host)),
-            names: Fetcher::new(CLIENTS, |client: &IpAddr| confirmed_names(*client)),
-            memberships: Fetcher::new(MEMBERSHIPS, |(group, client): &(Arc<str>, IpAddr)| {
-                membership(group, *client)
-            }),
+            addresses: Fetcher::new(HOSTS, &waiters, |host: &Arc<str>| addresses(host)),
+            names: Fetcher::new(CLIENTS, &waiters, |client: &IpAddr| confirmed_names(*client)),
+            memberships: Fetcher::new(MEMBERSHIPS, &waiters, membership),
         }
     }
 }
@@ -52,6 +53,15 @@ impl Names for SystemNames {
 
     fn recheck(&self, host: &Arc<str>) {
         self.addresses.refresh(host);
+    }
+
+    fn is_sure(&self, rule: &ClientSpec, client: IpAddr) -> bool {
+        match rule {
+            ClientSpec::Host(host) => self.addresses.is_sure(host),
+            ClientSpec::Wildcard(_) => self.names.is_sure(&client),
+            ClientSpec::Netgroup(group) => self.memberships.is_sure(&(group.clone(), client)),
+            ClientSpec::Address(_) | ClientSpec::Network(_) | ClientSpec::Any => true,
+        }
     }
 }
 

@@ -21,11 +21,13 @@ pub(super) struct Object<'a> {
 
 impl<'a> Object<'a> {
     /// Checks in the order of knfsd's `fh_verify`: a handle that is not ours is NFS3ERR_BADHANDLE, one of an export
-    /// that is gone or not for this client NFS3ERR_STALE, a port that `secure` refuses NFS3ERR_PERM.
+    /// that is gone or not for this client NFS3ERR_STALE, a port that `secure` refuses NFS3ERR_PERM. NFS3ERR_JUKEBOX while
+    /// the name service does not tell who the client or its user is.
     pub(super) fn open(request: &'a Request<'a>, file: &FileHandle) -> Result<Self, NfsStat> {
         let (id, node) = request.state.signer.open(file).map_err(|_| NfsStat::BadHandle)?;
         let export = request.table.by_id(id).ok_or(NfsStat::Stale)?;
-        let options = export.options_of(request.peer.ip())?;
+        let options = export.options_for(request.peer.ip(), request.state.names);
+        let options = options.map_err(|Pending| NfsStat::Jukebox)?.ok_or(NfsStat::Stale)?;
         if !request.state.may_use_port(request.peer, export, options) {
             return Err(NfsStat::Perm);
         }

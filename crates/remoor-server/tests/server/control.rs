@@ -166,7 +166,10 @@ fn what_a_dead_server_left_is_replaced_and_a_living_one_is_named() {
     assert!(error.contains("no server answers at"), "{error}");
     let _second = builder(EXPORT).control(&path, true).start().unwrap();
     assert!(matches!(call(&path, &Request::Health, PATIENCE), Ok(Answer::Health(_))));
-    let file = path.with_file_name("file.sock");
+    let [file, lock, new] = ["file.sock", "node.lock", "node.new"].map(|name| path.with_file_name(name));
+    for other in [lock, new] {
+        assert!(!other.exists(), "{other:?} could be anybody's");
+    }
     std::fs::write(&file, "precious").unwrap();
     assert!(builder(EXPORT).control(&file, true).start().is_err());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");

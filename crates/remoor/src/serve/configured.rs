@@ -21,7 +21,8 @@ impl Configured {
     /// What the command line names; if that is nothing, what the system has, for root.
     pub(super) fn new(arguments: &[String], files: &[PathBuf]) -> Self {
         let nothing = arguments.is_empty() && files.is_empty();
-        let system = nothing && rustix::process::geteuid().is_root() && Path::new(SYSTEM_FILE).exists();
+        let is_there = [SYSTEM_FILE, SYSTEM_DIR].iter().any(|path| Path::new(path).exists());
+        let system = nothing && rustix::process::geteuid().is_root() && is_there;
         if system {
             tracing::info!(
                 "no --export and no --exports is given: exporting what {SYSTEM_FILE} and {SYSTEM_DIR} say"
