@@ -29,6 +29,11 @@ impl Relay {
         self.client.get().copied().flatten()
     }
 
+    /// Whether the header was read.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.client.get().is_some()
+    }
+
     /// Whether the stream stands in the middle of the header.
     pub(super) fn is_midway(&self) -> bool {
         !locked(&self.header).is_empty()
@@ -37,7 +42,7 @@ impl Relay {
     /// Takes the header off what was received; what follows it is the client's, and put into `rest`. `None` is as it was
     /// received.
     pub(super) fn strip(&self, peer: SocketAddr, input: &[u8]) -> Result<Option<Vec<u8>>, NoHeader> {
-        if self.client.get().is_some() {
+        if self.has_spoken() {
             return Ok(None);
         }
         let mut header = locked(&self.header);

@@ -98,8 +98,8 @@ pub(crate) struct End {
 pub(crate) enum Standing {
     /// Its socket has no error, and neither side is known to have left.
     Open {
-        /// As in [`End`].
-        acked: u64,
+        /// As in [`End`]; `None` where a relay acknowledges, and not the client.
+        acked: Option<u64>,
         /// Retransmissions and probes in a row that were not answered.
         retransmits: u32,
     },
