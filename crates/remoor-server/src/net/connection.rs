@@ -7,7 +7,7 @@
 //! decides the interest is followed by [`Connection::rearm`], so the last one to arm has seen all changes.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -172,6 +172,12 @@ impl Connection {
     /// Whether it is known whose calls these are.
     pub(super) fn is_introduced(&self) -> bool {
         self.relay.as_ref().is_none_or(Relay::has_spoken)
+    }
+
+    /// The address of this host that it was made to.
+    pub(super) fn local_ip(&self) -> Option<IpAddr> {
+        let address = self.socket.local_addr().ok()?.as_socket()?;
+        Some(address.ip().to_canonical())
     }
 
     /// Bytes of replies that wait for the client to read.

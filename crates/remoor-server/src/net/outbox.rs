@@ -1,5 +1,7 @@
 //! What the service does of its own accord.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use remoor_rpc::xdr::Writer;
 
@@ -41,6 +43,10 @@ impl<S: Service> Network for Net<S> {
             true => Standing::Ended(End { how: connection.death(), acked }),
             false => Standing::Open { acked: Some(acked).filter(|_| !connection.is_relayed()), retransmits },
         }
+    }
+
+    fn local_ip(&self, connection: ConnectionId) -> Option<IpAddr> {
+        self.connection(connection)?.local_ip()
     }
 
     fn reset(&self, connection: ConnectionId) {

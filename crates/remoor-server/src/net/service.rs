@@ -1,6 +1,6 @@
 //! The seam between sockets and what records mean.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Weak;
 use std::time::Instant;
 
@@ -120,6 +120,7 @@ pub(super) trait Network: Send + Sync {
     fn send(&self, to: ConnectionId, reply: &Writer, answers: bool) -> Option<u64>;
     fn execute(&self, connection: ConnectionId, record: Bytes, kind: Kind, ticket: u64) -> bool;
     fn standing(&self, connection: ConnectionId) -> Standing;
+    fn local_ip(&self, connection: ConnectionId) -> Option<IpAddr>;
     fn reset(&self, connection: ConnectionId);
 }
 
@@ -144,6 +145,11 @@ impl Outbox {
     /// What the kernel knows of a connection: two system calls.
     pub(crate) fn standing(&self, connection: ConnectionId) -> Standing {
         self.0.upgrade().map_or(Standing::Gone, |network| network.standing(connection))
+    }
+
+    /// The address of this host that a connection was made to: one system call. `None` if it is gone.
+    pub(crate) fn local_ip(&self, connection: ConnectionId) -> Option<IpAddr> {
+        self.0.upgrade()?.local_ip(connection)
     }
 
     /// Resets a connection.
