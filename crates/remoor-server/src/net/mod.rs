@@ -58,9 +58,9 @@ pub use limits::{DEFAULT_WORKERS, Limits, MIN_WORKERS};
 use listener::Listener;
 use load::Load;
 use monitor::{Dormant, Slot};
+pub(crate) use relay::Relay;
 pub(crate) use schedule::ConnectionId;
-use service::Network;
-pub(crate) use service::{Answer, End, How, Kind, Malformed, Origin, Outbox, Service, Standing};
+pub(crate) use service::{Answer, End, How, Kind, Malformed, Network, Origin, Outbox, Service, Standing};
 use worker::Roster;
 
 const STOP: u64 = 0;

@@ -116,7 +116,7 @@ pub(crate) struct Outbox(Weak<dyn Network>);
 
 /// The network as an [`Outbox`] sees it.
 #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
-pub(super) trait Network: Send + Sync {
+pub(crate) trait Network: Send + Sync {
     fn send(&self, to: ConnectionId, reply: &Writer, answers: bool) -> Option<u64>;
     fn execute(&self, connection: ConnectionId, record: Bytes, kind: Kind, ticket: u64) -> bool;
     fn standing(&self, connection: ConnectionId) -> Standing;
@@ -126,7 +126,7 @@ pub(super) trait Network: Send + Sync {
 
 #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
 impl Outbox {
-    pub(super) fn new(network: Weak<dyn Network>) -> Self {
+    pub(crate) fn new(network: Weak<dyn Network>) -> Self {
         Self(network)
     }
 

@@ -23,7 +23,7 @@ mod udp;
 
 use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -150,6 +150,17 @@ impl Service for Calls {
     fn started(&self, outbox: Outbox) {
         let _ = self.outbox.set(outbox);
     }
+}
+
+/// For fuzzing: the reply to a call, over UDP or over a connection, of the portmapper of a host with one address.
+pub(crate) fn answered(peer: SocketAddr, call: Bytes, datagram: bool) -> Option<Bytes> {
+    let local = Ipv4Addr::new(192, 0, 2, 1);
+    let table = Table::new(&[(local, crate::NFS_PORT).into()], &[(local, PORT).into()]);
+    if datagram {
+        return udp::reply_at(&table, local, peer, call);
+    }
+    let asked = Asked { transport: Transport::Tcp, peer, local: &|| local.into() };
+    answer(&table, &asked, call).ok().map(|reply| reply.message())
 }
 
 /// The address from which this host would speak to `peer`; sends nothing.
