@@ -52,9 +52,7 @@ pub struct Introduced {
 ///
 /// # Errors
 /// The message with which the connection would be closed.
-pub fn introduced<'a>(
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<Option<Introduced>, String> {
+pub fn introduced<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Introduced>, String> {
     let (relay, mut rest) = (Relay::default(), Vec::new());
     for piece in pieces {
         let stripped = relay.strip(PEER, piece).map_err(|e| e.to_string())?;

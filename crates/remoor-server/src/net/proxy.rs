@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 
-use ppp::v2::{Addresses, Header, PROTOCOL_PREFIX, ParseError, Protocol};
+use ppp::v2::{AddressFamily, Addresses, Header, PROTOCOL_PREFIX, ParseError, Protocol};
 
 use super::canonical;
 
@@ -78,8 +78,14 @@ pub(crate) fn parse(buf: &[u8]) -> Result<Parsed, NoHeader> {
         return Ok(Parsed { consumed: len, source: None, tlvs: Vec::new() });
     }
     let header = Header::try_from(&buf[..len]).map_err(told)?;
-    if header.protocol == Protocol::Datagram {
-        return Err(NoHeader::Datagram);
+    // Families with transports are named together, and other pairs are to be rejected (section 2.2).
+    match (header.address_family(), header.protocol) {
+        (AddressFamily::Unspecified, Protocol::Unspecified) => {}
+        (AddressFamily::Unspecified, _) | (_, Protocol::Unspecified) => {
+            return Err(NoHeader::Form("address family without transport, or the reverse".to_owned()));
+        }
+        (_, Protocol::Datagram) => return Err(NoHeader::Datagram),
+        (_, Protocol::Stream) => {}
     }
     let tlv = |tlv: ppp::v2::TypeLengthValue<'_>| Tlv { kind: tlv.kind, value: tlv.value.to_vec() };
     let tlvs = header.tlvs().map(|read| read.map(tlv)).collect::<Result<_, _>>().map_err(told)?;
@@ -201,9 +207,15 @@ mod tests {
         assert_eq!(parse(&header(0x21, 0x12, V4)), Err(NoHeader::Datagram));
         let over = header(0x21, 0x11, &vec![0; MAX_HEADER]);
         assert_eq!(parse(&over[..16]), Err(NoHeader::TooLong(MAX_HEADER + 16)), "before it is received");
-        for (command, family, payload) in
-            [(0x11, 0x11, V4), (0x22, 0x11, V4), (0x21, 0x41, V4), (0x21, 0x13, V4), (0x21, 0x11, &V4[1..])]
-        {
+        for (command, family, payload) in [
+            (0x11, 0x11, V4),
+            (0x22, 0x11, V4),
+            (0x21, 0x41, V4),
+            (0x21, 0x13, V4),
+            (0x21, 0x11, &V4[1..]),
+            (0x21, 0x10, V4),
+            (0x21, 0x01, b""),
+        ] {
             let error = parse(&header(command, family, payload)).unwrap_err();
             assert!(matches!(error, NoHeader::Form(_)), "{command:#x} {family:#x}: {error}");
         }
