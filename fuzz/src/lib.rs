@@ -10,8 +10,12 @@ pub mod message;
 pub mod mnt;
 pub mod nfs_args;
 pub mod nfs_res;
+mod pieces;
+pub mod portmap;
 mod procedures;
+pub mod proxy;
 pub mod record;
+pub mod sequence;
 pub mod server;
 mod sys;
 

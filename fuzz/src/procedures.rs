@@ -12,10 +12,12 @@ type Check = fn(Bytes);
 pub(crate) struct Checks {
     pub(crate) args: Check,
     pub(crate) res: Check,
+    /// Whether these bytes are a result, all of them.
+    pub(crate) is_res: fn(Bytes) -> bool,
 }
 
 const fn checks<P: Procedure>() -> Checks {
-    Checks { args: round_trip::<P::Args>, res: round_trip::<P::Res> }
+    Checks { args: round_trip::<P::Args>, res: round_trip::<P::Res>, is_res: decodes::<P::Res> }
 }
 
 macro_rules! table {
@@ -63,6 +65,10 @@ fn round_trip<T: Xdr + std::fmt::Debug>(data: Bytes) {
     let Ok(value) = xdr::from_bytes::<T>(data.clone(), "input") else { return };
     let again = xdr::to_bytes(&value);
     assert_eq!(again, data, "{value:?} is encoded otherwise than it came");
+}
+
+fn decodes<T: Xdr>(data: Bytes) -> bool {
+    xdr::from_bytes::<T>(data, "result").is_ok()
 }
 
 /// Inputs for every row: its number, then each of `bodies`.

@@ -4,6 +4,8 @@
 use bytes::Bytes;
 use remoor_rpc::record::{Error, MAX_FRAGMENTS, Record, RecordReader};
 
+use crate::pieces::Pieces;
+
 /// A small limit, so that inputs reach it.
 const MAX_RECORD: usize = 512;
 
@@ -26,7 +28,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
 pub fn run(data: &[u8]) {
     let Some((split, stream)) = data.split_first() else { return };
     let whole = read([stream]);
-    let pieces = read(Pieces { rest: stream, state: u32::from(*split) | 0x100 });
+    let pieces = read(Pieces::new(stream, *split));
     assert_eq!(whole, pieces, "the records depend on how the stream was split");
     assert!(whole.0.iter().all(|record| record.len() <= MAX_RECORD));
     assert_eq!(whole, plain_reading(stream), "the records are not those of the stream");
@@ -72,25 +74,4 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Bytes>, Option<E
         assert!(reader.wanted() <= MAX_RECORD + 4);
     }
     (records, None)
-}
-
-/// Pieces of 1 to 16 bytes, by a linear congruential generator.
-struct Pieces<'a> {
-    rest: &'a [u8],
-    state: u32,
-}
-
-impl<'a> Iterator for Pieces<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let len = (self.state >> 24) as usize % 16 + 1;
-        let (piece, rest) = self.rest.split_at(len.min(self.rest.len()));
-        self.rest = rest;
-        Some(piece)
-    }
 }

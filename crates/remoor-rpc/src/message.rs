@@ -127,6 +127,9 @@ pub enum Error {
     /// The call is answered with RPC_MISMATCH.
     #[error("call {xid:#010x} is for RPC version {version}, not {RPC_VERSION}")]
     RpcVersion { xid: u32, version: u32 },
+    /// The call is answered with this status; without an answer its client would send it again for ever.
+    #[error("call {xid:#010x}: {source}")]
+    Auth { xid: u32, stat: AuthStat, source: xdr::Error },
 }
 
 impl Message {
@@ -145,9 +148,20 @@ impl Message {
 impl Call {
     fn decode(xid: u32, mut r: Reader) -> Result<Self, Error> {
         match r.u32("RPC version")? {
-            RPC_VERSION => Ok(Self { xid, header: CallHeader::decode(&mut r)?, args: r }),
+            RPC_VERSION => {
+                let header = CallHeader::decode(&mut r).map_err(|e| too_long(xid, e))?;
+                Ok(Self { xid, header, args: r })
+            }
             version => Err(Error::RpcVersion { xid, version }),
         }
+    }
+}
+
+/// The error of a call whose credential or verifier is over the limit.
+fn too_long(xid: u32, source: xdr::Error) -> Error {
+    match source.kind {
+        ErrorKind::TooLong { .. } => Error::Auth { xid, stat: AuthStat::BadCred, source },
+        _ => source.into(),
     }
 }
 
@@ -274,6 +288,16 @@ mod tests {
                 assert_eq!(back.result.u32("result").unwrap(), 5);
             }
             back.result.finish("reply").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_credential_over_the_limit_is_told_with_its_xid() {
+        let head = [7, 0, 2, 100_003, 3, 0, 1].map(u32::to_be_bytes).concat();
+        for len in [401, u32::MAX] {
+            let record = [&head[..], &len.to_be_bytes(), &[0; 500]].concat();
+            let error = Message::decode(record.into()).unwrap_err();
+            assert!(matches!(error, Error::Auth { xid: 7, stat: AuthStat::BadCred, .. }), "{error}");
         }
     }
 

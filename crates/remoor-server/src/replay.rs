@@ -176,9 +176,7 @@ impl Replies {
 
     fn standing(&self, conn: ConnectionId) -> replay::Standing {
         match self.outbox.get().map(|outbox| outbox.standing(conn.0)) {
-            Some(Standing::Open { acked, retransmits }) => {
-                replay::Standing::Open { acked: Some(acked), retransmits }
-            }
+            Some(Standing::Open { acked, retransmits }) => replay::Standing::Open { acked, retransmits },
             Some(Standing::Ended(end)) => replay::Standing::Ended(ending(end)),
             Some(Standing::Gone) | None => replay::Standing::Gone,
         }

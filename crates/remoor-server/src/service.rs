@@ -205,6 +205,10 @@ impl Service for NfsService {
                 begin_reply(reply, xid, &status);
                 (UNKNOWN, Answer::Now)
             }
+            Err(message::Error::Auth { xid, stat, .. }) => {
+                begin_reply(reply, xid, &ReplyStatus::AuthError(stat));
+                (UNKNOWN, Answer::Now)
+            }
             Err(message::Error::Xdr(e)) => return Err(Malformed(e.to_string())),
         };
         if matches!(answer, Answer::Now | Answer::Tell(_)) {

@@ -252,8 +252,9 @@ impl<S: Service> Net<S> {
             return;
         }
         match connection.flush() {
-            Ok(_) if connection.unsent() == 0 => self.moved(connection),
-            Ok(_) => self.rearm(connection),
+            Ok(_) if connection.unsent() > 0 => self.rearm(connection),
+            Ok(true) => self.moved(connection),
+            Ok(false) => {}
             Err(e) => self.fail(connection, &e, cause(&e)),
         }
     }
@@ -271,7 +272,7 @@ impl<S: Service> Net<S> {
         if connection.is_reset() {
             return self.hung_up(connection);
         }
-        tracing::debug!(client = %connection.origin.peer, "connection ended");
+        tracing::debug!(client = %connection.caller().peer, "connection ended");
         self.close(connection, How::Clean);
     }
 }

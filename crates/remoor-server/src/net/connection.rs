@@ -7,7 +7,7 @@
 //! decides the interest is followed by [`Connection::rearm`], so the last one to arm has seen all changes.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -30,7 +30,7 @@ use super::limits::{Limits, MIN_READ_BYTES, READ_BYTES};
 use super::load::{Load, Share};
 use super::outgoing::Outgoing;
 use super::pace::Pace;
-use super::proxy::NoHeader;
+use super::proxy::{NoHeader, is_header};
 use super::relay::Relay;
 use super::service::{How, Kind, Origin};
 use super::{locked, sys};
@@ -162,6 +162,22 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Whether a relay is at the other end, whose TCP says nothing of the client's.
+    pub(super) fn is_relayed(&self) -> bool {
+        self.relay.is_some()
+    }
+
+    /// Whether it is known whose calls these are.
+    pub(super) fn is_introduced(&self) -> bool {
+        self.relay.as_ref().is_none_or(Relay::has_spoken)
+    }
+
+    /// The address of this host that it was made to.
+    pub(super) fn local_ip(&self) -> Option<IpAddr> {
+        let address = self.socket.local_addr().ok()?.as_socket()?;
+        Some(address.ip().to_canonical())
     }
 
     /// Bytes of replies that wait for the client to read.
@@ -297,7 +313,10 @@ impl Connection {
             let input = &inbox.buffer[..input];
             let stripped = self.relay.as_ref().map(|relay| relay.strip(self.origin.peer, input));
             let stripped = stripped.transpose()?.flatten();
-            room = sorter.sort(&mut reader, &mut stripped.as_deref().unwrap_or(input))?;
+            let sorted = sorter.sort(&mut reader, &mut stripped.as_deref().unwrap_or(input));
+            room = sorted.map_err(|e| {
+                if self.is_misplaced(input) { NoHeader::Unlisted.into() } else { Error::from(e) }
+            })?;
             let short = sorter.filled.calls + sorter.filled.nulls > before;
             if received.in_place || short {
                 self.long_records.store(received.in_place, Relaxed);
@@ -307,6 +326,11 @@ impl Connection {
         }
         self.share.partial(reader.pending());
         Ok(sorter.filled)
+    }
+
+    /// Whether a peer that is no relay speaks as one.
+    fn is_misplaced(&self, input: &[u8]) -> bool {
+        self.relay.is_none() && is_header(input)
     }
 
     /// The next call to execute, and whether the connection is to be read again.

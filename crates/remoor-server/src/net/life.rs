@@ -121,7 +121,7 @@ impl<S: Service> Net<S> {
         let all = self.snapshot();
         let Some(longest) = all.iter().filter(idle).max_by_key(|c| still(c)) else { return false };
         self.counts.evicted.fetch_add(1, Relaxed);
-        tracing::debug!(client = %longest.origin.peer, "connection idle, closed for a new one");
+        tracing::debug!(client = %longest.caller().peer, "connection idle, closed for a new one");
         self.close(longest, How::Closed);
         true
     }
@@ -161,14 +161,14 @@ impl<S: Service> Net<S> {
     }
 
     pub(super) fn hung_up(&self, connection: &Arc<Connection>) {
-        tracing::debug!(client = %connection.origin.peer, "connection reset");
+        tracing::debug!(client = %connection.caller().peer, "connection reset");
         self.close(connection, connection.death());
     }
 
     pub(super) fn fail<E: std::fmt::Display>(&self, connection: &Arc<Connection>, error: &E, how: How) {
         if connection.close() {
             self.counts.broken.fetch_add(1, Relaxed);
-            tracing::warn!(client = %connection.origin.peer, "connection closed: {error}");
+            tracing::warn!(client = %connection.caller().peer, "connection closed: {error}");
             self.forget(connection, how);
             connection.shut_down(&self.epoll);
         }
@@ -183,7 +183,7 @@ impl<S: Service> Net<S> {
 
     pub(super) fn reset(&self, connection: &Arc<Connection>, why: &str) {
         if connection.close() {
-            tracing::debug!(client = %connection.origin.peer, "connection reset, {why}");
+            tracing::debug!(client = %connection.caller().peer, "connection reset, {why}");
             self.forget(connection, How::Reset);
             connection.reset(&self.epoll);
         }
@@ -243,7 +243,7 @@ impl<S: Service> Net<S> {
                 How::TimedOut,
             );
         } else if still >= self.limits.idle.as_millis() as u64 && !busy {
-            tracing::debug!(client = %connection.origin.peer, "connection idle, closed");
+            tracing::debug!(client = %connection.caller().peer, "connection idle, closed");
             self.close(connection, How::Closed);
         }
     }

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::lapse::Epoch;
 use super::limits::LISTEN_BACKLOG;
-use super::locked;
+use super::{canonical, locked};
 
 pub(super) struct Listener {
     /// The address bound, with the port the kernel chose if 0 was asked.
@@ -99,7 +99,7 @@ impl Listener {
         // Fails if the client is gone already, which the first read tells.
         let _ = socket.set_tcp_nodelay(true);
         let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        Ok((socket, peer))
+        Ok((socket, canonical(peer)))
     }
 
     /// Refuses new connections from now on; those of a shared socket wait for the next server.

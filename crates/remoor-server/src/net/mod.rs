@@ -58,9 +58,9 @@ pub use limits::{DEFAULT_WORKERS, Limits, MIN_WORKERS};
 use listener::Listener;
 use load::Load;
 use monitor::{Dormant, Slot};
+pub(crate) use relay::Relay;
 pub(crate) use schedule::ConnectionId;
-use service::Network;
-pub(crate) use service::{Answer, End, How, Kind, Malformed, Origin, Outbox, Service, Standing};
+pub(crate) use service::{Answer, End, How, Kind, Malformed, Network, Origin, Outbox, Service, Standing};
 use worker::Roster;
 
 const STOP: u64 = 0;
@@ -130,9 +130,10 @@ pub struct Connections {
     pub broken: u64,
 }
 
-/// How many connections there are and were, and where those that are open come from.
+/// How many connections there are and were, and whose those are that are open.
 pub(crate) struct Census {
     pub(crate) connections: Connections,
+    /// Clients' addresses; behind a relay those that it names.
     pub(crate) peers: Vec<SocketAddr>,
 }
 
@@ -253,7 +254,7 @@ impl<S: Service> Handle<S> {
         let net = self.net.clone();
         move || Census {
             connections: net.connections(),
-            peers: net.snapshot().iter().map(|connection| connection.origin.peer).collect(),
+            peers: net.snapshot().iter().map(|connection| connection.caller().peer).collect(),
         }
     }
 
@@ -307,6 +308,14 @@ impl<S: Service> Drop for Handle<S> {
         if !self.workers.is_empty() {
             self.stop();
         }
+    }
+}
+
+/// An IPv4 address that is written as an IPv6 one, as it comes from sockets of both and from relays, as what it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the service does of its own accord.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use remoor_rpc::xdr::Writer;
 
@@ -39,8 +41,12 @@ impl<S: Service> Network for Net<S> {
         let (acked, retransmits) = connection.acknowledged();
         match connection.is_reset() {
             true => Standing::Ended(End { how: connection.death(), acked }),
-            false => Standing::Open { acked, retransmits },
+            false => Standing::Open { acked: Some(acked).filter(|_| !connection.is_relayed()), retransmits },
         }
+    }
+
+    fn local_ip(&self, connection: ConnectionId) -> Option<IpAddr> {
+        self.connection(connection)?.local_ip()
     }
 
     fn reset(&self, connection: ConnectionId) {
@@ -216,7 +222,7 @@ mod tests {
         rig.served();
         assert_eq!(rig.event(), Event::Told(id, 7, 16));
         assert_eq!((reply(&mut client), reply(&mut client)), (b"four".to_vec(), b"tell".to_vec()));
-        while !matches!(rig.outbox().standing(id), Standing::Open { acked: 16, .. }) {
+        while !matches!(rig.outbox().standing(id), Standing::Open { acked: Some(16), .. }) {
             std::thread::yield_now();
         }
         drop(client);

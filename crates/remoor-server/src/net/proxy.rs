@@ -8,12 +8,16 @@
 
 use std::net::SocketAddr;
 
-use ppp::v2::{Addresses, Header, PROTOCOL_PREFIX, ParseError, Protocol};
+use ppp::v2::{AddressFamily, Addresses, Header, PROTOCOL_PREFIX, ParseError, Protocol};
+
+use super::canonical;
 
 /// Bytes up to and with the length field.
 const FIXED: usize = 16;
 /// Version 2 and command LOCAL.
 const LOCAL: u8 = 0x20;
+/// How a header of version 1 begins.
+const VERSION_1: &[u8] = b"PROXY ";
 /// Longest header taken, in bytes. One with IPv6 addresses has 52 and TLVs of some hundred, those of TLS included;
 /// HAProxy takes no more than its buffer has either.
 pub(crate) const MAX_HEADER: usize = 4096;
@@ -49,6 +53,12 @@ pub(crate) enum NoHeader {
         "the connection does not begin with a PROXY version 2 header: set send-proxy-v2 at the relay, or take it off --proxy-from"
     )]
     Missing,
+    #[error(
+        "the relay sends a PROXY header of version 1: set send-proxy-v2 there, in the place of send-proxy"
+    )]
+    Version1,
+    #[error("a PROXY header from a peer that is not listed: if it is a relay, add it to --proxy-from")]
+    Unlisted,
     #[error("a PROXY header of {0} bytes is over the limit of {MAX_HEADER}: let the relay send fewer TLVs")]
     TooLong(usize),
     #[error("a PROXY header for datagrams on a TCP connection")]
@@ -68,8 +78,14 @@ pub(crate) fn parse(buf: &[u8]) -> Result<Parsed, NoHeader> {
         return Ok(Parsed { consumed: len, source: None, tlvs: Vec::new() });
     }
     let header = Header::try_from(&buf[..len]).map_err(told)?;
-    if header.protocol == Protocol::Datagram {
-        return Err(NoHeader::Datagram);
+    // Families with transports are named together, and other pairs are to be rejected (section 2.2).
+    match (header.address_family(), header.protocol) {
+        (AddressFamily::Unspecified, Protocol::Unspecified) => {}
+        (AddressFamily::Unspecified, _) | (_, Protocol::Unspecified) => {
+            return Err(NoHeader::Form("address family without transport, or the reverse".to_owned()));
+        }
+        (_, Protocol::Datagram) => return Err(NoHeader::Datagram),
+        (_, Protocol::Stream) => {}
     }
     let tlv = |tlv: ppp::v2::TypeLengthValue<'_>| Tlv { kind: tlv.kind, value: tlv.value.to_vec() };
     let tlvs = header.tlvs().map(|read| read.map(tlv)).collect::<Result<_, _>>().map_err(told)?;
@@ -78,6 +94,9 @@ pub(crate) fn parse(buf: &[u8]) -> Result<Parsed, NoHeader> {
 
 /// Bytes of the whole header, if they are all there.
 fn length(buf: &[u8]) -> Result<usize, NoHeader> {
+    if buf.starts_with(VERSION_1) {
+        return Err(NoHeader::Version1);
+    }
     let seen = buf.len().min(PROTOCOL_PREFIX.len());
     if buf[..seen] != PROTOCOL_PREFIX[..seen] {
         return Err(NoHeader::Missing);
@@ -90,6 +109,12 @@ fn length(buf: &[u8]) -> Result<usize, NoHeader> {
     if buf.len() < len { Err(NoHeader::NeedMore) } else { Ok(len) }
 }
 
+/// Whether what a connection begins with is a header, for a peer that may send none: as a record it would be far too
+/// long, which does not tell what to change.
+pub(crate) fn is_header(buf: &[u8]) -> bool {
+    buf.starts_with(PROTOCOL_PREFIX) || buf.starts_with(VERSION_1)
+}
+
 fn told(error: ParseError) -> NoHeader {
     NoHeader::Form(error.to_string().trim_end_matches('.').to_owned())
 }
@@ -97,7 +122,8 @@ fn told(error: ParseError) -> NoHeader {
 fn source(header: &Header<'_>) -> Option<SocketAddr> {
     match &header.addresses {
         Addresses::IPv4(v4) => Some((v4.source_address, v4.source_port).into()),
-        Addresses::IPv6(v6) => Some((v6.source_address, v6.source_port).into()),
+        // A relay that listens on a socket of both families writes IPv4 clients so.
+        Addresses::IPv6(v6) => Some(canonical((v6.source_address, v6.source_port).into())),
         _ => None,
     }
 }
@@ -130,6 +156,10 @@ mod tests {
         let parsed = parse(&header(0x21, 0x21, &v6)).unwrap();
         assert_eq!(parsed.source, Some("[2001:db8::9]:1023".parse().unwrap()));
         assert_eq!(parsed.consumed, 52);
+        let mapped =
+            [&[0; 10][..], &[0xff, 0xff, 192, 0, 2, 7], &[0; 16], &[0x03, 0x20, 0x08, 0x01]].concat();
+        let parsed = parse(&header(0x21, 0x21, &mapped)).unwrap();
+        assert_eq!(parsed.source, Some("192.0.2.7:800".parse().unwrap()), "an IPv4 client");
     }
 
     #[test]
@@ -173,17 +203,19 @@ mod tests {
             assert_eq!(parse(&whole[..len]), Err(NoHeader::NeedMore), "{len} bytes");
         }
         assert_eq!(parse(b"\x80"), Err(NoHeader::Missing), "a record's first byte");
-        assert_eq!(
-            parse(b"PROXY TCP4 192.0.2.7 192.0.2.1 800 2049\r\n"),
-            Err(NoHeader::Missing),
-            "version 1"
-        );
+        assert_eq!(parse(b"PROXY TCP4 192.0.2.7 192.0.2.1 800 2049\r\n"), Err(NoHeader::Version1));
         assert_eq!(parse(&header(0x21, 0x12, V4)), Err(NoHeader::Datagram));
         let over = header(0x21, 0x11, &vec![0; MAX_HEADER]);
         assert_eq!(parse(&over[..16]), Err(NoHeader::TooLong(MAX_HEADER + 16)), "before it is received");
-        for (command, family, payload) in
-            [(0x11, 0x11, V4), (0x22, 0x11, V4), (0x21, 0x41, V4), (0x21, 0x13, V4), (0x21, 0x11, &V4[1..])]
-        {
+        for (command, family, payload) in [
+            (0x11, 0x11, V4),
+            (0x22, 0x11, V4),
+            (0x21, 0x41, V4),
+            (0x21, 0x13, V4),
+            (0x21, 0x11, &V4[1..]),
+            (0x21, 0x10, V4),
+            (0x21, 0x01, b""),
+        ] {
             let error = parse(&header(command, family, payload)).unwrap_err();
             assert!(matches!(error, NoHeader::Form(_)), "{command:#x} {family:#x}: {error}");
         }

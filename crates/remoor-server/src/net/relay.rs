@@ -10,7 +10,7 @@ use super::proxy::{NoHeader, Parsed, Tlv, parse};
 
 /// What is known of the client behind a relay's connection.
 #[derive(Default)]
-pub(super) struct Relay {
+pub(crate) struct Relay {
     /// The header as far as it has come; empty again when it was read.
     header: Mutex<Vec<u8>>,
     /// Set when the header was read.
@@ -25,8 +25,13 @@ impl Relay {
     }
 
     /// Whom the relay named; `None` if nobody, or not yet.
-    pub(super) fn client(&self) -> Option<SocketAddr> {
+    pub(crate) fn client(&self) -> Option<SocketAddr> {
         self.client.get().copied().flatten()
+    }
+
+    /// Whether the header was read.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.client.get().is_some()
     }
 
     /// Whether the stream stands in the middle of the header.
@@ -36,8 +41,8 @@ impl Relay {
 
     /// Takes the header off what was received; what follows it is the client's, and put into `rest`. `None` is as it was
     /// received.
-    pub(super) fn strip(&self, peer: SocketAddr, input: &[u8]) -> Result<Option<Vec<u8>>, NoHeader> {
-        if self.client.get().is_some() {
+    pub(crate) fn strip(&self, peer: SocketAddr, input: &[u8]) -> Result<Option<Vec<u8>>, NoHeader> {
+        if self.has_spoken() {
             return Ok(None);
         }
         let mut header = locked(&self.header);

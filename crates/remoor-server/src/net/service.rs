@@ -1,6 +1,6 @@
 //! The seam between sockets and what records mean.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Weak;
 use std::time::Instant;
 
@@ -98,8 +98,8 @@ pub(crate) struct End {
 pub(crate) enum Standing {
     /// Its socket has no error, and neither side is known to have left.
     Open {
-        /// As in [`End`].
-        acked: u64,
+        /// As in [`End`]; `None` where a relay acknowledges, and not the client.
+        acked: Option<u64>,
         /// Retransmissions and probes in a row that were not answered.
         retransmits: u32,
     },
@@ -116,16 +116,17 @@ pub(crate) struct Outbox(Weak<dyn Network>);
 
 /// The network as an [`Outbox`] sees it.
 #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
-pub(super) trait Network: Send + Sync {
+pub(crate) trait Network: Send + Sync {
     fn send(&self, to: ConnectionId, reply: &Writer, answers: bool) -> Option<u64>;
     fn execute(&self, connection: ConnectionId, record: Bytes, kind: Kind, ticket: u64) -> bool;
     fn standing(&self, connection: ConnectionId) -> Standing;
+    fn local_ip(&self, connection: ConnectionId) -> Option<IpAddr>;
     fn reset(&self, connection: ConnectionId);
 }
 
 #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
 impl Outbox {
-    pub(super) fn new(network: Weak<dyn Network>) -> Self {
+    pub(crate) fn new(network: Weak<dyn Network>) -> Self {
         Self(network)
     }
 
@@ -144,6 +145,11 @@ impl Outbox {
     /// What the kernel knows of a connection: two system calls.
     pub(crate) fn standing(&self, connection: ConnectionId) -> Standing {
         self.0.upgrade().map_or(Standing::Gone, |network| network.standing(connection))
+    }
+
+    /// The address of this host that a connection was made to: one system call. `None` if it is gone.
+    pub(crate) fn local_ip(&self, connection: ConnectionId) -> Option<IpAddr> {
+        self.0.upgrade()?.local_ip(connection)
     }
 
     /// Resets a connection.

@@ -238,7 +238,10 @@ impl<S: Service> Net<S> {
     ) -> Option<Filled> {
         match connection.fill(&mut hands.inbox, receive, |record| self.service.kind(record)) {
             Ok(filled) => {
-                self.moved(connection);
+                // A relay that sends its header byte by byte does not get on.
+                if connection.is_introduced() {
+                    self.moved(connection);
+                }
                 return Some(filled);
             }
             Err(Error::Io(e)) => self.fail(connection, &e, cause(&e)),

@@ -46,6 +46,9 @@ pub(super) fn answer(table: &Table, asked: &Asked<'_>, message: Bytes) -> xdr::R
             let status = ReplyStatus::RpcMismatch { low: RPC_VERSION, high: RPC_VERSION };
             Ok(encode_reply(xid, &status, &()))
         }
+        Err(message::Error::Auth { xid, stat, .. }) => {
+            Ok(encode_reply(xid, &ReplyStatus::AuthError(stat), &()))
+        }
         Err(message::Error::Xdr(e)) => Err(e),
     }
 }

@@ -21,15 +21,16 @@ mod rpcbind;
 mod table;
 mod udp;
 
+use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use remoor_rpc::xdr::Writer;
 
-use crate::net::{self, Answer, Entrances, Kind, Limits, Malformed, Origin, Service};
+use crate::net::{self, Answer, Entrances, Kind, Limits, Malformed, Origin, Outbox, Service};
 use answer::{Asked, answer};
 use table::{Table, Transport};
 use udp::Datagrams;
@@ -85,17 +86,20 @@ impl std::fmt::Debug for Portmapper {
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    udp::bind(address).map_err(|e| {
-        let remedy = match e.kind() {
-            io::ErrorKind::AddrInUse => {
-                "; rpcbind seems to run: register with it (--rpcbind), or stop it (systemctl stop rpcbind.socket rpcbind)"
-            }
-            io::ErrorKind::PermissionDenied => "; a port below 1024 needs CAP_NET_BIND_SERVICE",
-            io::ErrorKind::AddrNotAvailable => "; choose an address of this host",
-            _ => "",
-        };
-        io::Error::new(e.kind(), format!("the portmapper cannot listen on {address} (UDP): {e}{remedy}"))
-    })
+    udp::bind(address).map_err(|e| cannot_listen(address, "UDP", &e, &e))
+}
+
+fn cannot_listen(address: SocketAddr, transport: &str, why: &dyn Display, error: &io::Error) -> io::Error {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; rpcbind or another portmapper seems to run: register with rpcbind (--rpcbind), or stop it (systemctl stop rpcbind.socket rpcbind)"
+        }
+        io::ErrorKind::PermissionDenied => "; a port below 1024 needs CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; choose an address of this host",
+        _ => "",
+    };
+    let told = format!("the portmapper cannot listen on {address} ({transport}): {why}{remedy}");
+    io::Error::new(error.kind(), told)
 }
 
 fn listen_tcp(table: &Arc<Table>, address: SocketAddr) -> io::Result<net::Handle<Calls>> {
@@ -109,8 +113,8 @@ fn listen_tcp(table: &Arc<Table>, address: SocketAddr) -> io::Result<net::Handle
         drain: Duration::from_secs(1),
         ..Limits::default()
     };
-    let calls = Arc::new(Calls { table: table.clone(), address: address.ip() });
-    let told = |e: io::Error| io::Error::new(e.kind(), format!("the portmapper: {e}"));
+    let calls = Arc::new(Calls { table: table.clone(), address: address.ip(), outbox: OnceLock::new() });
+    let told = |e: io::Error| cannot_listen(address, "TCP", &e.kind(), &e);
     let entrances = Entrances { addresses: &[address], ..Entrances::default() };
     net::start(calls, entrances, WORKERS, limits).map_err(told)
 }
@@ -119,12 +123,14 @@ fn listen_tcp(table: &Arc<Table>, address: SocketAddr) -> io::Result<net::Handle
 struct Calls {
     table: Arc<Table>,
     address: IpAddr,
+    outbox: OnceLock<Outbox>,
 }
 
 impl Calls {
-    /// The address of this host that the peer is connected to.
-    fn local(&self, peer: SocketAddr) -> IpAddr {
-        if self.address.is_unspecified() { route_to(peer).unwrap_or(self.address) } else { self.address }
+    /// The address of this host that the caller is connected to.
+    fn local(&self, origin: &Origin) -> IpAddr {
+        let of_connection = || self.outbox.get()?.local_ip(origin.connection);
+        if self.address.is_unspecified() { of_connection().unwrap_or(self.address) } else { self.address }
     }
 }
 
@@ -135,12 +141,26 @@ impl Service for Calls {
     }
 
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {
-        let asked =
-            Asked { transport: Transport::Tcp, peer: origin.peer, local: &|| self.local(origin.peer) };
+        let asked = Asked { transport: Transport::Tcp, peer: origin.peer, local: &|| self.local(origin) };
         let answered = answer(&self.table, &asked, record).map_err(|e| Malformed(e.to_string()))?;
         reply.encoded(answered.message());
         Ok(Answer::Now)
     }
+
+    fn started(&self, outbox: Outbox) {
+        let _ = self.outbox.set(outbox);
+    }
+}
+
+/// For fuzzing: the reply to a call, over UDP or over a connection, of the portmapper of a host with one address.
+pub(crate) fn answered(peer: SocketAddr, call: Bytes, datagram: bool) -> Option<Bytes> {
+    let local = Ipv4Addr::new(192, 0, 2, 1);
+    let table = Table::new(&[(local, crate::NFS_PORT).into()], &[(local, PORT).into()]);
+    if datagram {
+        return udp::reply_at(&table, local, peer, call);
+    }
+    let asked = Asked { transport: Transport::Tcp, peer, local: &|| local.into() };
+    answer(&table, &asked, call).ok().map(|reply| reply.message())
 }
 
 /// The address from which this host would speak to `peer`; sends nothing.

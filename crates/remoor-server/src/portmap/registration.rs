@@ -36,7 +36,7 @@ impl Registration {
     fn start_at(place: Place, nfs: &[SocketAddr]) -> io::Result<Self> {
         let wanted = wanted(nfs);
         let (stop, stopped) = channel();
-        let keep = move || Keeper { place, wanted, state: State::New }.keep(&stopped);
+        let keep = move || Keeper { place, wanted, state: State::New, has_set: false }.keep(&stopped);
         let thread = thread::Builder::new().name("rpcbind".to_owned()).spawn(keep)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -69,6 +69,8 @@ struct Keeper {
     place: Place,
     wanted: Vec<Rpcb>,
     state: State,
+    /// Whether rpcbind may list what this server set.
+    has_set: bool,
 }
 
 impl Keeper {
@@ -107,7 +109,7 @@ impl Keeper {
                 let again = if self.state == State::Registered { " again: it had lost them" } else { "" };
                 let all: Vec<_> = self.wanted.iter().map(shown).collect();
                 tracing::info!("registered with rpcbind{again}: {}", all.join(", "));
-                self.state = State::Registered;
+                (self.state, self.has_set) = (State::Registered, true);
             }
             Err(why) => {
                 let refused = State::Refused(why);
@@ -122,11 +124,12 @@ impl Keeper {
     }
 
     fn end(&self) {
-        if self.state != State::Registered {
+        if !self.has_set {
             return;
         }
         match self.unset_all() {
             Ok(()) => tracing::info!("no longer registered with rpcbind"),
+            Err(Error::Unreachable { .. }) if self.state != State::Registered => {}
             Err(e) => tracing::warn!(
                 "what rpcbind lists of this server stays there, remove it with rpcinfo -d: {e}"
             ),

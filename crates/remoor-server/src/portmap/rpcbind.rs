@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use remoor_rpc::portmap::{PORT, v4};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::{self, RecordReader};
 use remoor_rpc::xdr::{self, Xdr};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Where rpcbind of libtirpc listens (`_PATH_RPCBINDSOCK`).
 const SOCKET: &str = "/run/rpcbind.sock";
@@ -154,11 +156,13 @@ impl Stream {
     }
 }
 
+/// The timeouts go first: a connection to one that is stuck waits as a write does (`unix_stream_connect`).
 fn connect_unix(path: &Path) -> io::Result<Stream> {
-    let stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(Stream::Unix(stream))
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(Stream::Unix(OwnedFd::from(socket).into()))
 }
 
 /// From the highest reserved port that is free and nobody's own.
@@ -184,4 +188,25 @@ fn connect_from(port: u16, address: SocketAddr) -> io::Result<TcpStream> {
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_accepts_nobody_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rpcbind.sock");
+        let stuck = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        stuck.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        stuck.listen(0).unwrap();
+        // Fills the one place there is.
+        let _first = UnixStream::connect(&path).unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = Rpcbind::connect(&Place { socket: path, tcp: free }).err().unwrap();
+        assert!(
+            matches!(&error, Error::Unreachable { unix, .. } if unix.kind() == io::ErrorKind::WouldBlock)
+        );
+    }
 }

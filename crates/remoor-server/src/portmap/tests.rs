@@ -194,6 +194,27 @@ fn a_port_in_use_is_told_with_a_remedy() {
 }
 
 #[test]
+fn a_port_in_use_by_tcp_alone_is_told_too() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let error = Portmapper::start(&[taken.local_addr().unwrap()], &[]).unwrap_err().to_string();
+    assert!(error.contains("(TCP): address in use; ") && error.contains("--rpcbind"), "{error}");
+}
+
+/// The routes of loopback prefer 127.0.0.1.
+#[test]
+fn a_server_on_one_of_several_addresses_is_found_there() {
+    let (any, nfs) = ("0.0.0.0:0".parse().unwrap(), "127.0.0.2:2049".parse().unwrap());
+    let attempts = std::iter::repeat_with(|| Portmapper::start(&[any], &[nfs]));
+    let portmapper = attempts.take(9).find_map(Result::ok).unwrap();
+    let at = |last| SocketAddr::new([127, 0, 0, last].into(), portmapper.local_addrs()[0].port());
+    let wanted = mapping(NFS, 3, v2::TCP);
+    for (last, port) in [(2, 2049), (1, 0)] {
+        assert_eq!(result::<v2::GetPort>(over_udp::<v2::GetPort>(at(last), &wanted)), port);
+        assert_eq!(result::<v2::GetPort>(over_tcp::<v2::GetPort>(at(last), &wanted)), port);
+    }
+}
+
+#[test]
 fn it_ends_when_dropped() {
     let (portmapper, to) = start("127.0.0.1");
     drop(portmapper);

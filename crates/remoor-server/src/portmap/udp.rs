@@ -175,6 +175,16 @@ fn reply(table: &Table, call: &Datagram) -> Option<Bytes> {
     bounded(reply, call)
 }
 
+/// The reply to a datagram that came to `local`.
+pub(super) fn reply_at(table: &Table, local: Ipv4Addr, peer: SocketAddr, bytes: Bytes) -> Option<Bytes> {
+    let came_to = in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: in_addr { s_addr: u32::from(local).to_be() },
+        ipi_addr: in_addr { s_addr: 0 },
+    };
+    reply(table, &Datagram { bytes, peer, came_to: Some(Via::V4(came_to)) })
+}
+
 /// Whether it asks for a call in the caller's name, which is never answered over UDP: a broadcast answered by many, or
 /// with a forged sender, is an attack on that sender.
 fn is_relay(call: &[u8]) -> bool {
@@ -210,12 +220,7 @@ mod tests {
     }
 
     fn replied(peer: &str, bytes: Bytes) -> Option<Bytes> {
-        let came_to = in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: in_addr { s_addr: u32::from(Ipv4Addr::new(192, 0, 2, 1)).to_be() },
-            ipi_addr: in_addr { s_addr: 0 },
-        };
-        reply(&table(), &Datagram { bytes, peer: peer.parse().unwrap(), came_to: Some(Via::V4(came_to)) })
+        reply_at(&table(), Ipv4Addr::new(192, 0, 2, 1), peer.parse().unwrap(), bytes)
     }
 
     fn call<P: Procedure>(args: &P::Args) -> Bytes {

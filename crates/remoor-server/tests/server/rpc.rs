@@ -38,16 +38,29 @@ fn null_needs_no_credential() {
 fn programs_versions_and_procedures_that_are_not_there() {
     let server = memory();
     let mut client = Client::connect(&server);
-    // NLM and NFSACL.
-    assert_eq!(call(&mut client, [7, 0, 2, 100_021, 4, 0], &[]), ReplyStatus::ProgUnavail);
-    assert_eq!(call(&mut client, [7, 0, 2, 100_227, 3, 0], &[]), ReplyStatus::ProgUnavail);
+    // NLM, NFSACL, RQUOTA, NSM and the portmapper, which has a port of its own.
+    for (program, version) in [(100_021, 4), (100_227, 3), (100_011, 2), (100_024, 1), (100_000, 2)] {
+        for procedure in [0, 1] {
+            let status = call(&mut client, [7, 0, 2, program, version, procedure], &[]);
+            assert_eq!(status, ReplyStatus::ProgUnavail, "{program}");
+        }
+    }
     let three = ReplyStatus::ProgMismatch { low: 3, high: 3 };
-    assert_eq!(call(&mut client, [7, 0, 2, 100_003, 4, 1], &[]), three);
-    assert_eq!(call(&mut client, [7, 0, 2, 100_005, 1, 1], &[]), three);
+    for (program, version) in [(100_003, 2), (100_003, 4), (100_005, 1), (100_005, 2), (100_005, 4)] {
+        for procedure in [0, 1] {
+            assert_eq!(
+                call(&mut client, [7, 0, 2, program, version, procedure], &[]),
+                three,
+                "{program} {version}"
+            );
+        }
+    }
     assert_eq!(call(&mut client, [7, 0, 2, 100_003, 3, 22], &[]), ReplyStatus::ProcUnavail);
     assert_eq!(call(&mut client, [7, 0, 2, 100_005, 3, 6], &[]), ReplyStatus::ProcUnavail);
     let two = ReplyStatus::RpcMismatch { low: 2, high: 2 };
-    assert_eq!(call(&mut client, [7, 0, 3, 100_003, 3, 0], &[]), two);
+    for version in [0, 1, 3, u32::MAX] {
+        assert_eq!(call(&mut client, [7, 0, version, 100_003, 3, 0], &[]), two);
+    }
     client.call::<v3::Null>(&());
 }
 
@@ -81,6 +94,25 @@ fn credentials_that_are_not_taken() {
     client.credential = OpaqueAuth { flavor: Flavor::Tls, body: Bytes::new().into() };
     client.send::<v3::Null>(&());
     assert_eq!(client.status(), ReplyStatus::AuthError(AuthStat::RejectedCred), "RFC 9289 probe");
+}
+
+#[test]
+fn a_credential_over_the_limit_is_refused_and_not_a_reason_to_close() {
+    let server = memory();
+    let mut client = Client::connect(&server);
+    let bad = ReplyStatus::AuthError(AuthStat::BadCred);
+    for (credential, verifier) in [(401, 0), (400, 401)] {
+        let opaque = |len: usize| {
+            let body = vec![0; len.next_multiple_of(4)];
+            [&0u32.to_be_bytes()[..], &(len as u32).to_be_bytes(), &body].concat()
+        };
+        let head = [7, 0, 2, 100_003, 3, 1].map(u32::to_be_bytes).concat();
+        let message = [head, opaque(credential), opaque(verifier)].concat();
+        client.write(&Record::new(vec![message.into()]).segments().concat());
+        assert_eq!(client.status(), bad);
+    }
+    client.call::<v3::Null>(&());
+    assert_eq!(server.counters().connections.accepted, 1);
 }
 
 #[test]

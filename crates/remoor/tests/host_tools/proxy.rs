@@ -60,5 +60,5 @@ fn a_client_cannot_name_another() {
     let _relay = haproxy(&host);
     let (good, said) = host.run(&list(&host, ADDRESS, 3049));
     assert!(!good, "{said}");
-    server.await_line("a record of at least");
+    server.await_line("a PROXY header from a peer that is not listed");
 }

@@ -1,6 +1,9 @@
-//! The whole request path on one record, for fuzzing: from RPC header to file system and back.
+//! What fuzzing drives: the whole request path, from RPC header to file system and back, on one record and on
+//! sequences of them; the PROXY header; the portmapper.
 
-use std::net::SocketAddr;
+mod session;
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,30 +14,56 @@ use remoor_rpc::xdr::Writer;
 
 use crate::exports::Exports;
 use crate::handle::Signer;
-use crate::net::{Answer, Origin, Service};
+use crate::net::{Answer, Origin, Relay, Service};
+use crate::portmap;
 use crate::service::NfsService;
 use crate::state::State;
 use crate::table::ServedExport;
 use crate::vfs::Vfs;
 use crate::vfs::memory::MemoryVfs;
 
+pub use session::{Served, Session};
+
 /// Bytes the file system of one run may hold; less than what fuzzing lets one allocation have.
 const LIMIT_BYTES: u64 = 128 << 10;
 const EXPORT_ID: u64 = 1;
 const INSTANCE: u64 = 1;
+const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 700));
 
 /// Serves a record to a fresh server of a small, empty memory export at `/x`, the same at every call. `None`: the
 /// connection would be closed.
 pub fn serve_record(record: &[u8]) -> Option<Record> {
-    let origin = Origin {
-        connection: 1,
-        peer: SocketAddr::from(([127, 0, 0, 1], 700)),
-        is_client: true,
-        ticket: None,
-    };
+    let origin = Origin { connection: 1, peer: PEER, is_client: true, ticket: None };
     let mut reply = Writer::new();
     let answer = service()?.serve(&origin, Bytes::copy_from_slice(record), &mut reply).ok()?;
-    matches!(answer, Answer::Now).then(|| Record::new(reply.finish()))
+    matches!(answer, Answer::Now | Answer::Tell(_)).then(|| Record::new(reply.finish()))
+}
+
+/// What a PROXY header leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduced {
+    /// Whom it names, if anybody.
+    pub client: Option<SocketAddr>,
+    /// What follows it.
+    pub rest: Vec<u8>,
+}
+
+/// Takes the PROXY header off a stream that arrives in `pieces`. `None` before it is complete.
+///
+/// # Errors
+/// The message with which the connection would be closed.
+pub fn introduced<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Introduced>, String> {
+    let (relay, mut rest) = (Relay::default(), Vec::new());
+    for piece in pieces {
+        let stripped = relay.strip(PEER, piece).map_err(|e| e.to_string())?;
+        rest.extend_from_slice(stripped.as_deref().unwrap_or(piece));
+    }
+    Ok(relay.has_spoken().then(|| Introduced { client: relay.client(), rest }))
+}
+
+/// What the portmapper replies to this peer, over UDP or over a connection.
+pub fn portmap(peer: SocketAddr, call: &[u8], datagram: bool) -> Option<Bytes> {
+    portmap::answered(peer, Bytes::copy_from_slice(call), datagram)
 }
 
 /// The handle of the exported directory, always the same: seeds need it, since handles are signed.
