@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use bytes::Bytes;
 
-use super::connection::{Connection, cause};
+use super::connection::{Connection, Flushed, cause};
 use super::crew::Wake;
 use super::lane::Call;
 use super::lapse::boottime_nanos;
@@ -118,7 +118,7 @@ impl<S: Service> Net<S> {
         let id = connection.origin.connection;
         connection.leave(hands.worker);
         let mut roster = locked(&self.roster);
-        // Whoever sends enough of its replies, or closes it, takes this lock afterwards and finds it held.
+        // Whoever sends enough of its replies (`ease`), or closes it, takes this lock afterwards and finds it held.
         if connection.is_choked() && !connection.is_closed() {
             roster.schedule.hold(id);
         }
@@ -252,9 +252,27 @@ impl<S: Service> Net<S> {
             return;
         }
         match connection.flush() {
-            Ok(_) if connection.unsent() == 0 => self.moved(connection),
-            Ok(_) => self.rearm(connection),
+            Ok(flushed) => {
+                if connection.unsent() == 0 {
+                    self.moved(connection);
+                } else {
+                    self.rearm(connection);
+                }
+                self.ease(connection, &flushed);
+            }
             Err(e) => self.fail(connection, &e, cause(&e)),
+        }
+    }
+
+    /// Ends the hold of a connection that is choked no more. Not left to the event that its socket takes bytes: who
+    /// sends the last of them arms for calls alone, and the event that nobody has taken by then is gone.
+    pub(super) fn ease(&self, connection: &Arc<Connection>, flushed: &Flushed) {
+        if flushed.eased {
+            let mut roster = locked(&self.roster);
+            let free = roster.schedule.release(connection.origin.connection);
+            let wake = if free { roster.crew.call() } else { Wake::Nobody };
+            drop(roster);
+            self.wake(wake);
         }
     }
 

@@ -90,6 +90,15 @@ pub(super) struct Filled {
     pub(super) nulls: usize,
 }
 
+/// What [`Connection::flush`] came to.
+#[derive(Debug, Default)]
+pub(super) struct Flushed {
+    /// The socket took something.
+    pub(super) moved: bool,
+    /// The connection was choked and is no more: whoever is told so, and nobody else is, ends its hold.
+    pub(super) eased: bool,
+}
+
 /// Where one worker receives, for all connections: one that is idle holds no buffer.
 pub(super) struct Inbox {
     buffer: Box<[u8]>,
@@ -368,17 +377,18 @@ impl Connection {
         (out.len(), out.position())
     }
 
-    /// Sends what the socket takes; whether that was anything.
-    pub(super) fn flush(&self) -> io::Result<bool> {
+    /// Sends what the socket takes.
+    pub(super) fn flush(&self) -> io::Result<Flushed> {
         let mut out = locked(&self.writer);
         let before = out.len();
         if before == 0 {
-            return Ok(false);
+            return Ok(Flushed::default());
         }
+        let was_choked = self.is_choked();
         let sent = out.flush(&self.socket);
         self.unsent.store(out.len(), Relaxed);
         self.share.unsent(out.len());
-        sent.map(|()| out.len() < before)
+        sent.map(|()| Flushed { moved: out.len() < before, eased: was_choked && !self.is_choked() })
     }
 
     /// Gives back the memory of empty buffers.

@@ -31,6 +31,8 @@ mod monitor;
 mod outbox;
 mod outgoing;
 mod pace;
+#[cfg(test)]
+mod pressure;
 mod proxy;
 mod relay;
 mod schedule;
