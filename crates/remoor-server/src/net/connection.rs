@@ -9,7 +9,9 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
+};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -58,8 +60,9 @@ pub(super) struct Connection {
     pub(super) share: Share,
     /// It is not read because all connections together have too much in flight.
     pub(super) throttled: AtomicBool,
-    /// Calls that the service answers later.
-    awaited: AtomicUsize,
+    /// Calls that the service answers later; below 0 while the answer of one is sent before the worker that asked for it
+    /// knows that it comes later.
+    awaited: AtomicIsize,
     /// Why the socket is dead, once somebody has asked it.
     dead: OnceLock<How>,
     /// The client has ended its side; close when the last reply is out.
@@ -148,7 +151,7 @@ impl Connection {
             eager: AtomicU32::new(0),
             share: Share::new(load),
             throttled: AtomicBool::new(false),
-            awaited: AtomicUsize::new(0),
+            awaited: AtomicIsize::new(0),
             dead: OnceLock::new(),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -353,13 +356,12 @@ impl Connection {
     /// A call that was to be answered later is.
     #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
     pub(super) fn keep_promise(&self) {
-        let _ = self.awaited.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
+        self.awaited.fetch_sub(1, SeqCst);
     }
 
     /// Whether no call of it waits, but for those that runners execute.
     pub(super) fn is_clear(&self) -> bool {
-        let elsewhere = self.nulls.load(SeqCst) + self.awaited.load(SeqCst);
-        elsewhere == 0 && self.waiting() == 0
+        self.nulls.load(SeqCst) == 0 && self.awaited.load(SeqCst) == 0 && self.waiting() == 0
     }
 
     /// Drops the calls that wait.
