@@ -93,7 +93,8 @@ struct Net<S> {
     stopping: AtomicBool,
     heartbeat: Heartbeat,
     load: Arc<Load>,
-    throttled: Mutex<Vec<Arc<Connection>>>,
+    /// Ids, because one that is closed must not be kept: its share of the load goes with it.
+    throttled: Mutex<Vec<ConnectionId>>,
     any_throttled: AtomicBool,
     next_id: AtomicU64,
     started: Instant,
