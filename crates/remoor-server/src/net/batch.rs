@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use bytes::Bytes;
 
-use super::connection::{Connection, cause};
-use super::crew::Wake;
+use super::connection::{Connection, Flushed, cause};
+use super::crew::{Wake, Worker};
 use super::lane::Call;
 use super::lapse::boottime_nanos;
 use super::limits::{ALIVE_FOR, EAGER_AFTER, GATHER, GATHER_BYTES, TURN, TURN_CALLS};
 use super::schedule::ConnectionId;
 use super::service::{Answer, How, Origin};
-use super::worker::Hands;
+use super::worker::{Hands, Roster};
 use super::{Net, Service, locked};
 
 /// A runner's turn with one connection. Times are in nanoseconds since boot.
@@ -118,7 +118,7 @@ impl<S: Service> Net<S> {
         let id = connection.origin.connection;
         connection.leave(hands.worker);
         let mut roster = locked(&self.roster);
-        // Whoever sends enough of its replies, or closes it, takes this lock afterwards and finds it held.
+        // Whoever sends enough of its replies (`ease`), or closes it, takes this lock afterwards and finds it held.
         if connection.is_choked() && !connection.is_closed() {
             roster.schedule.hold(id);
         }
@@ -227,23 +227,37 @@ impl<S: Service> Net<S> {
         if batch.gathered.is_some() {
             self.send(connection, batch);
         }
-        let wake = self.detach(hands.worker, connection);
+        let wake = self.detach(hands.worker, Some(connection), || true);
         self.wake(wake);
     }
 
     /// Takes a worker that is, or may be, in a slow call from its watch and its connection; whom to wake in its stead.
-    pub(super) fn detach(&self, worker: usize, connection: &Arc<Connection>) -> Wake {
-        connection.leave(worker);
-        let id = connection.origin.connection;
+    ///
+    /// `in_call` is asked under the lock under which a worker goes to sleep: one that has ended its call and sleeps watches
+    /// nothing that could be taken from it.
+    pub(super) fn detach(
+        &self,
+        worker: Worker,
+        connection: Option<&Arc<Connection>>,
+        in_call: impl FnOnce() -> bool,
+    ) -> Wake {
+        connection.into_iter().for_each(|connection| connection.leave(worker));
         let mut roster = locked(&self.roster);
-        let more = connection.waiting() > 0 && roster.schedule.want(id);
-        let wake = match roster.crew.leave(worker) {
-            Wake::Nobody if more || Self::has_arrivals(&roster) => roster.crew.call(),
-            wake => wake,
-        };
+        let wake = if in_call() { Self::depart(&mut roster, worker, connection) } else { Wake::Nobody };
         drop(roster);
-        self.rearm(connection);
+        connection.into_iter().for_each(|connection| self.rearm(connection));
         wake
+    }
+
+    fn depart(roster: &mut Roster, worker: Worker, connection: Option<&Arc<Connection>>) -> Wake {
+        let wants = |connection: &Arc<Connection>| {
+            connection.waiting() > 0 && roster.schedule.want(connection.origin.connection)
+        };
+        let more = connection.is_some_and(wants);
+        match roster.crew.leave(worker) {
+            Wake::Nobody if more || Self::has_arrivals(roster) => roster.crew.call(),
+            wake => wake,
+        }
     }
 
     /// Sends the replies that were kept, unless the server was stopped since they were made.
@@ -252,10 +266,27 @@ impl<S: Service> Net<S> {
             return;
         }
         match connection.flush() {
-            Ok(_) if connection.unsent() > 0 => self.rearm(connection),
-            Ok(true) => self.moved(connection),
-            Ok(false) => {}
+            Ok(flushed) => {
+                if connection.unsent() > 0 {
+                    self.rearm(connection);
+                } else if flushed.moved {
+                    self.moved(connection);
+                }
+                self.ease(connection, &flushed);
+            }
             Err(e) => self.fail(connection, &e, cause(&e)),
+        }
+    }
+
+    /// Ends the hold of a connection that is choked no more. Not left to the event that its socket takes bytes: who
+    /// sends the last of them arms for calls alone, and the event that nobody has taken by then is gone.
+    pub(super) fn ease(&self, connection: &Arc<Connection>, flushed: &Flushed) {
+        if flushed.eased {
+            let mut roster = locked(&self.roster);
+            let free = roster.schedule.release(connection.origin.connection);
+            let wake = if free { roster.crew.call() } else { Wake::Nobody };
+            drop(roster);
+            self.wake(wake);
         }
     }
 

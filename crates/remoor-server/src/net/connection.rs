@@ -9,7 +9,9 @@
 use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
+};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -58,8 +60,9 @@ pub(super) struct Connection {
     pub(super) share: Share,
     /// It is not read because all connections together have too much in flight.
     pub(super) throttled: AtomicBool,
-    /// Calls that the service answers later.
-    awaited: AtomicUsize,
+    /// Calls that the service answers later; below 0 while the answer of one is sent before the worker that asked for it
+    /// knows that it comes later.
+    awaited: AtomicIsize,
     /// Why the socket is dead, once somebody has asked it.
     dead: OnceLock<How>,
     /// The client has ended its side; close when the last reply is out.
@@ -88,6 +91,15 @@ pub(super) struct Filled {
     pub(super) calls: usize,
     /// NULL calls that were put into the inbox.
     pub(super) nulls: usize,
+}
+
+/// What [`Connection::flush`] came to.
+#[derive(Debug, Default)]
+pub(super) struct Flushed {
+    /// The socket took something.
+    pub(super) moved: bool,
+    /// The connection was choked and is no more: whoever is told so, and nobody else is, ends its hold.
+    pub(super) eased: bool,
 }
 
 /// Where one worker receives, for all connections: one that is idle holds no buffer.
@@ -139,7 +151,7 @@ impl Connection {
             eager: AtomicU32::new(0),
             share: Share::new(load),
             throttled: AtomicBool::new(false),
-            awaited: AtomicUsize::new(0),
+            awaited: AtomicIsize::new(0),
             dead: OnceLock::new(),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -368,13 +380,12 @@ impl Connection {
     /// A call that was to be answered later is.
     #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
     pub(super) fn keep_promise(&self) {
-        let _ = self.awaited.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
+        self.awaited.fetch_sub(1, SeqCst);
     }
 
     /// Whether no call of it waits, but for those that runners execute.
     pub(super) fn is_clear(&self) -> bool {
-        let elsewhere = self.nulls.load(SeqCst) + self.awaited.load(SeqCst);
-        elsewhere == 0 && self.waiting() == 0
+        self.nulls.load(SeqCst) == 0 && self.awaited.load(SeqCst) == 0 && self.waiting() == 0
     }
 
     /// Drops the calls that wait.
@@ -392,17 +403,18 @@ impl Connection {
         (out.len(), out.position())
     }
 
-    /// Sends what the socket takes; whether that was anything.
-    pub(super) fn flush(&self) -> io::Result<bool> {
+    /// Sends what the socket takes.
+    pub(super) fn flush(&self) -> io::Result<Flushed> {
         let mut out = locked(&self.writer);
         let before = out.len();
         if before == 0 {
-            return Ok(false);
+            return Ok(Flushed::default());
         }
+        let was_choked = self.is_choked();
         let sent = out.flush(&self.socket);
         self.unsent.store(out.len(), Relaxed);
         self.share.unsent(out.len());
-        sent.map(|()| out.len() < before)
+        sent.map(|()| Flushed { moved: out.len() < before, eased: was_choked && !self.is_choked() })
     }
 
     /// Gives back the memory of empty buffers.

@@ -68,6 +68,11 @@ impl Crew {
         self.away[worker]
     }
 
+    #[cfg(test)]
+    pub(super) fn is_asleep(&self, worker: Worker) -> bool {
+        self.asleep.contains(&worker)
+    }
+
     /// This worker has nothing to execute: true if it shall watch, false if it shall sleep. `needless`: it thinks that
     /// the others are enough.
     pub(super) fn settle(&mut self, worker: Worker, needless: bool) -> bool {

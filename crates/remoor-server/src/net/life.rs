@@ -133,8 +133,10 @@ impl<S: Service> Net<S> {
 
     /// Reads no more of a connection until others have less in flight.
     pub(super) fn throttle(&self, connection: &Arc<Connection>) {
-        connection.throttled.store(true, SeqCst);
-        locked(&self.throttled).push(connection.clone());
+        // It may be there already: its socket also tells that it takes bytes.
+        if !connection.throttled.swap(true, SeqCst) {
+            locked(&self.throttled).push(connection.origin.connection);
+        }
         self.any_throttled.store(true, SeqCst);
         // What made the load full may have ended just before.
         self.unthrottle();
@@ -147,7 +149,7 @@ impl<S: Service> Net<S> {
         }
         self.any_throttled.store(false, SeqCst);
         let throttled = std::mem::take(&mut *locked(&self.throttled));
-        for connection in throttled {
+        for connection in throttled.into_iter().filter_map(|id| self.connection(id)) {
             connection.throttled.store(false, SeqCst);
             self.rearm(&connection);
         }

@@ -31,6 +31,8 @@ mod monitor;
 mod outbox;
 mod outgoing;
 mod pace;
+#[cfg(test)]
+mod pressure;
 mod proxy;
 mod relay;
 mod schedule;
@@ -91,7 +93,8 @@ struct Net<S> {
     stopping: AtomicBool,
     heartbeat: Heartbeat,
     load: Arc<Load>,
-    throttled: Mutex<Vec<Arc<Connection>>>,
+    /// Ids, because one that is closed must not be kept: its share of the load goes with it.
+    throttled: Mutex<Vec<ConnectionId>>,
     any_throttled: AtomicBool,
     next_id: AtomicU64,
     started: Instant,

@@ -174,15 +174,18 @@ impl<S: Service> Net<S> {
     /// A worker is in one call since the last look: what waits behind that call is another's.
     fn rescue(&self, worker: Worker, step: u64, waits: bool) {
         let slot = &self.slots[worker];
-        let connection = self.connection(slot.connection.load(Relaxed));
-        let Some(connection) = connection.filter(|_| slot.step.load(Relaxed) == step) else { return };
-        if waits {
+        let in_call = || slot.step.load(Relaxed) == step;
+        // None if it was closed meanwhile, which ends neither the call nor the need of another worker.
+        let connection = self.connection(slot.connection.load(Relaxed)).filter(|_| in_call());
+        let connection = connection.as_ref();
+        if let Some(connection) = connection.filter(|_| waits) {
             connection.pace.suspect((step >> CLASS_SHIFT) as u8);
         }
-        let is_news = !locked(&self.roster).crew.is_away(worker) || connection.is_attended_by(worker);
+        let is_news = !locked(&self.roster).crew.is_away(worker)
+            || connection.is_some_and(|connection| connection.is_attended_by(worker));
         if is_news {
-            let wake = self.detach(worker, &connection);
-            self.flush(&connection);
+            let wake = self.detach(worker, connection, in_call);
+            connection.into_iter().for_each(|connection| self.flush(connection));
             self.wake(wake);
         }
     }
@@ -190,6 +193,16 @@ impl<S: Service> Net<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use remoor_rpc::xdr::Writer;
+
+    use super::super::{Answer, Entrances, How, Kind, Limits, Malformed, Origin};
     use super::*;
 
     #[test]
@@ -225,6 +238,62 @@ mod tests {
         let slot = Slot::default();
         slot.started();
         assert!(slot.is_running(), "this thread runs");
+    }
+
+    /// Answers once it is told to.
+    struct Gate(Mutex<Receiver<()>>);
+
+    impl Service for Gate {
+        fn kind(&self, _: &[u8]) -> Kind {
+            Kind { is_idempotent: true, ..Kind::default() }
+        }
+
+        fn serve(&self, _: &Origin, _: Bytes, _: &mut Writer) -> Result<Answer, Malformed> {
+            let _ = locked(&self.0).recv();
+            Ok(Answer::Now)
+        }
+    }
+
+    fn looks_until(net: &Net<Gate>, seen: &mut [Seen], done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < deadline);
+            net.look(seen);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_call_is_seen_to_be_stuck_also_when_its_connection_was_closed() {
+        let (open, gate) = channel();
+        let address = ["127.0.0.1:0".parse().unwrap()];
+        let entrances = Entrances { addresses: &address, ..Entrances::default() };
+        let net = Net::new(Arc::new(Gate(gate.into())), entrances, 2, Limits::default()).unwrap();
+        let client = TcpStream::connect(net.listeners[0].address).unwrap();
+        std::thread::scope(|scope| {
+            (0..2).for_each(|worker| {
+                _ = scope.spawn({
+                    let net = &net;
+                    move || net.work(worker)
+                })
+            });
+            (&client).write_all(b"\x80\0\0\x04call").unwrap();
+            while net.slots[0].step.load(Relaxed) & EXECUTES == 0 {
+                std::thread::yield_now();
+            }
+            net.snapshot().iter().for_each(|connection| net.close(connection, How::Closed));
+            let mut seen = vec![Seen::default(); 2];
+            looks_until(&net, &mut seen, || locked(&net.roster).crew.is_away(0));
+            // What the monitor saw of a call says nothing of a worker that has ended it.
+            let step = net.slots[0].step.load(Relaxed);
+            open.send(()).unwrap();
+            looks_until(&net, &mut seen, || locked(&net.roster).crew.is_asleep(0));
+            net.rescue(0, step, false);
+            assert!(!locked(&net.roster).crew.is_away(0));
+            net.stopping.store(true, Relaxed);
+            rustix::io::write(&net.stop, &1u64.to_ne_bytes()).unwrap();
+            net.slots.iter().for_each(Slot::wake);
+        });
     }
 
     #[test]

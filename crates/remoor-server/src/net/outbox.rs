@@ -94,6 +94,11 @@ mod tests {
             let answer = match &record[..] {
                 b"tell" => Answer::Tell(7),
                 b"later" if origin.ticket.is_none() => Answer::Later,
+                b"early" => {
+                    let sent = self.outbox.get().unwrap().send(origin.connection, reply, true);
+                    assert!(sent.is_some());
+                    Answer::Later
+                }
                 b"never" => Answer::Never,
                 b"reset" => Answer::Reset,
                 _ => Answer::Now,
@@ -197,6 +202,16 @@ mod tests {
         assert!(matches!(rig.event(), Event::Ended(id, How::Clean, _) if id == origin.connection));
         assert_eq!(rig.outbox().send(origin.connection, &text(b""), false), None);
         assert_eq!(rig.outbox().standing(origin.connection), Standing::Gone);
+    }
+
+    #[test]
+    fn an_answer_that_overtakes_the_word_that_it_comes_later_is_counted() {
+        let rig = Rig::new();
+        let mut client = rig.connect();
+        call(&mut client, b"early");
+        assert_eq!(reply(&mut client), b"early");
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "nothing is waited for");
     }
 
     #[test]

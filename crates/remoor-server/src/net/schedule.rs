@@ -113,6 +113,12 @@ impl Schedule {
         self.lanes.get(&connection).is_some_and(|lane| lane.runners > 0 || lane.is_waiting)
     }
 
+    /// How many workers execute calls of the connection.
+    #[cfg(test)]
+    pub(super) fn runners(&self, connection: ConnectionId) -> usize {
+        self.lanes.get(&connection).map_or(0, |lane| lane.runners)
+    }
+
     /// Whether nothing executes and nothing waits.
     pub(super) fn is_idle(&self) -> bool {
         self.lanes.values().all(|lane| lane.runners == 0 && !lane.is_waiting)

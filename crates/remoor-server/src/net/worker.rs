@@ -192,19 +192,16 @@ impl<S: Service> Net<S> {
     /// The socket takes bytes again; false if the connection is at an end.
     fn drain_replies(&self, connection: &Arc<Connection>) -> bool {
         match connection.flush() {
-            Ok(true) => self.moved(connection),
-            Ok(false) => {}
+            Ok(flushed) => {
+                if flushed.moved {
+                    self.moved(connection);
+                }
+                self.ease(connection, &flushed);
+            }
             Err(e) => {
                 self.fail(connection, &e, cause(&e));
                 return false;
             }
-        }
-        if !connection.is_choked() {
-            let mut roster = locked(&self.roster);
-            let free = roster.schedule.release(connection.origin.connection);
-            let wake = if free { roster.crew.call() } else { Wake::Nobody };
-            drop(roster);
-            self.wake(wake);
         }
         self.close_if_done(connection);
         self.unthrottle();

@@ -69,6 +69,31 @@ fn calls_that_wait_hold_up_neither_their_connection_nor_others() {
 }
 
 #[test]
+fn slow_clients_are_not_felt_by_a_fast_one() {
+    let (server, fault) = faulty(|b| b);
+    let mut fast = Client::connect(&server);
+    let file = file_of(&mut fast, 10);
+    let mut slow: Vec<Client> = (0..7).map(|_| Client::connect(&server)).collect();
+    let go_on = |fast: &mut Client| {
+        for _ in 0..500 {
+            assert!(fast.getattr(&file).is_ok());
+            assert_eq!(fast.call::<v3::Read>(&read(&file, 0, 10)).status(), v3::NfsStat::Ok);
+        }
+    };
+    // All calls of one client wait for its disk, then one call of each.
+    (0..8).for_each(|_| _ = slow[0].send::<v3::Read>(&read(&file, SLOW, 1)));
+    fault.await_waiting(8);
+    go_on(&mut fast);
+    slow[1..].iter_mut().for_each(|client| _ = client.send::<v3::Read>(&read(&file, SLOW, 1)));
+    fault.await_waiting(14);
+    go_on(&mut fast);
+    assert_eq!(fault.waiting(), 14, "none was let go");
+    fault.let_go();
+    (0..8).for_each(|_| assert_eq!(slow[0].status(), ReplyStatus::Success));
+    slow[1..].iter_mut().for_each(|client| assert_eq!(client.status(), ReplyStatus::Success));
+}
+
+#[test]
 fn null_is_answered_while_every_worker_that_may_wait_does() {
     let (server, fault) = faulty(|b| b.workers(3));
     let mut client = Client::connect(&server);
