@@ -54,6 +54,7 @@ mod mnt;
 pub mod names;
 mod net;
 mod opener;
+mod pages;
 pub mod portmap;
 mod replay;
 mod server;

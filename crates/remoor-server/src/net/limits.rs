@@ -15,7 +15,7 @@ pub struct Limits {
     pub backlog_calls: usize,
     /// Bytes of the calls that wait, likewise. One record may go over it.
     pub backlog_bytes: usize,
-    /// Bytes of replies that the client has not taken; above it the connection is not read further. The replies
+    /// Bytes of replies, but for file data in the page cache, that the client has not taken; above it the connection is not read further. The replies
     /// of the calls that execute at that moment may go over it.
     pub reply_bytes: usize,
     /// Calls of all connections that execute or wait; at this many no connection is read. NULL does not count.
@@ -62,6 +62,10 @@ pub(super) const MIN_READ_BYTES: usize = 4 << 10;
 pub(super) const MAX_SEGMENTS: usize = 64;
 /// Replies' segments from this many bytes on are sent from where they are; shorter ones are copied behind each other.
 pub(super) const SHARE_FROM: usize = 8 << 10;
+/// Bytes of replies in the page cache that a client has not taken, and above which the connection is not read further: as
+/// [`Limits::reply_bytes`] for those in memory, but for READs that a client keeps in flight, since they take no memory of this
+/// process.
+pub(super) const REPLY_PAGES_BYTES: usize = 16 << 20;
 /// A connection keeps a buffer of replies of up to this many bytes for the next ones, until it is idle.
 pub(super) const KEEP_BYTES: usize = 32 << 10;
 /// Bytes of replies that are gathered before they are sent.

@@ -5,22 +5,35 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use remoor_rpc::record::{HEADER, mark};
-use remoor_rpc::xdr::Writer;
+use remoor_rpc::xdr::{External, Writer};
 use rustix::net::SendFlags;
 use socket2::Socket;
 
+use crate::pages::Pages;
+
 use super::limits::{KEEP_BYTES, MAX_SEGMENTS, SHARE_FROM};
+
+/// What is sent by one system call, or with its neighbours.
+#[derive(Debug)]
+enum Segment {
+    Bytes(Bytes),
+    /// Sent from the page cache; so many bytes are left.
+    Pages(Arc<Pages>, usize),
+}
 
 /// What the client has not been sent yet.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     /// Before `tail`.
-    segments: VecDeque<Bytes>,
+    segments: VecDeque<Segment>,
     tail: BytesMut,
     len: usize,
+    /// Bytes of `len` that are in the page cache, not in this process.
+    in_pages: usize,
     /// Bytes ever put here: the position in the stream where the next reply begins.
     position: u64,
 }
@@ -36,14 +49,24 @@ impl Outgoing {
         self.position
     }
 
+    /// Bytes not sent that this process holds in memory.
+    pub(super) fn in_memory(&self) -> usize {
+        self.len - self.in_pages
+    }
+
     /// Appends a message with its record mark.
     pub(super) fn put(&mut self, message: &Writer) {
         let (segments, tail) = message.parts();
-        let len = message.len() + HEADER;
-        self.len += len;
-        self.position += len as u64;
+        let external = message.external_part();
+        let (before, after) = segments.split_at(external.map_or(0, |part| part.after));
+        self.len += message.len() + HEADER;
+        self.position += (message.len() + HEADER) as u64;
         self.tail.extend_from_slice(&mark(message.len()));
-        segments.iter().for_each(|segment| self.put_segment(segment));
+        before.iter().for_each(|segment| self.put_segment(segment));
+        if let Some(part) = external {
+            self.put_pages(part);
+        }
+        after.iter().for_each(|segment| self.put_segment(segment));
         self.tail.extend_from_slice(tail);
     }
 
@@ -51,13 +74,30 @@ impl Outgoing {
         if segment.len() < SHARE_FROM {
             return self.tail.extend_from_slice(segment);
         }
-        if !self.tail.is_empty() {
-            self.segments.push_back(self.tail.split().freeze());
-        }
-        self.segments.push_back(segment.clone());
+        self.end_tail();
+        self.segments.push_back(Segment::Bytes(segment.clone()));
     }
 
-    /// Sends what the socket takes.
+    /// The service has no other external parts than pages of that length. Zeros in place of another keep the stream of
+    /// records whole.
+    fn put_pages(&mut self, part: &External) {
+        match part.source.clone().downcast::<Pages>() {
+            Ok(pages) if pages.len() == part.len => {
+                self.end_tail();
+                self.in_pages += part.len;
+                self.segments.push_back(Segment::Pages(pages, part.len));
+            }
+            _ => self.tail.resize(self.tail.len() + part.len, 0),
+        }
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.segments.push_back(Segment::Bytes(self.tail.split().freeze()));
+        }
+    }
+
+    /// Sends what the socket, which must not block, takes.
     pub(super) fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         while self.len > 0 {
             match self.send(socket) {
@@ -71,23 +111,52 @@ impl Outgoing {
     }
 
     fn send(&self, socket: &Socket) -> io::Result<usize> {
-        let flags = (SendFlags::NOSIGNAL | SendFlags::DONTWAIT).bits().cast_signed();
-        if self.segments.is_empty() {
-            return socket.send_with_flags(&self.tail, flags);
+        match self.segments.front() {
+            None => self.send_bytes(socket, &[IoSlice::new(&self.tail)], false),
+            Some(Segment::Pages(pages, left)) => pages.send(socket, self.len > *left),
+            Some(Segment::Bytes(_)) => self.send_front(socket),
         }
+    }
+
+    /// Sends the segments in memory that come first.
+    fn send_front(&self, socket: &Socket) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS];
-        let parts = self.segments.iter().map(|segment| &segment[..]).chain([&self.tail[..]]);
-        let filled = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count();
-        socket.send_vectored_with_flags(&slices[..filled], flags)
+        let bytes = |segment| if let &Segment::Bytes(ref bytes) = segment { Some(&bytes[..]) } else { None };
+        let front = self.segments.iter().map_while(bytes);
+        let pages_follow = self.segments.iter().any(|segment| bytes(segment).is_none());
+        let tail = (!pages_follow).then_some(&self.tail[..]);
+        let filled =
+            slices.iter_mut().zip(front.chain(tail)).map(|(slice, part)| *slice = IoSlice::new(part)).count();
+        self.send_bytes(socket, &slices[..filled], pages_follow)
+    }
+
+    fn send_bytes(&self, socket: &Socket, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        flags.set(SendFlags::MORE, more);
+        match slices {
+            [one] => socket.send_with_flags(one, flags.bits().cast_signed()),
+            many => socket.send_vectored_with_flags(many, flags.bits().cast_signed()),
+        }
     }
 
     fn advance(&mut self, mut n: usize) {
         self.len -= n;
         while let Some(front) = self.segments.front_mut() {
-            if n < front.len() {
-                return front.advance(n);
-            }
-            n -= front.len();
+            let in_pages = match front {
+                Segment::Bytes(bytes) if n < bytes.len() => return bytes.advance(n),
+                Segment::Bytes(bytes) => {
+                    n -= bytes.len();
+                    0
+                }
+                Segment::Pages(_, left) if n < *left => {
+                    *left -= n;
+                    self.in_pages -= n;
+                    return;
+                }
+                Segment::Pages(_, left) => *left,
+            };
+            n -= in_pages;
+            self.in_pages -= in_pages;
             self.segments.pop_front();
         }
         if n < self.tail.len() {
