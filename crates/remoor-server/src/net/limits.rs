@@ -79,6 +79,8 @@ pub(super) const TURN: Duration = Duration::from_millis(1);
 /// A call that is expected to take longer is executed only after another worker can go on with what follows it. Waking
 /// one costs a few microseconds.
 pub(super) const SLOW_CALL: Duration = Duration::from_micros(150);
+/// Bytes that a call moves in a nanosecond without being slow for that: what copying and hashing come to on a busy machine.
+pub(super) const MOVED_BYTES_PER_NANO: u64 = 2;
 /// A longer call counts as this long in the average: one alone makes no class of calls slow.
 pub(super) const LONGEST_SAMPLE: Duration = Duration::from_millis(1);
 /// Calls after a stuck one that are expected to be slow: among cached reads, few that wait for a disk are enough to

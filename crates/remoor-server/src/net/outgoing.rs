@@ -82,6 +82,7 @@ impl Outgoing {
     /// records whole.
     fn put_pages(&mut self, part: &External) {
         match part.source.clone().downcast::<Pages>() {
+            Ok(_) if part.len == 0 => {}
             Ok(pages) if pages.len() == part.len => {
                 self.end_tail();
                 self.in_pages += part.len;
@@ -178,13 +179,15 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::net::UnixStream;
 
     use proptest::prelude::*;
     use remoor_rpc::record::Record;
 
     use super::*;
+    use crate::pages::Pool;
 
     fn message(head: u32, payload: usize) -> Writer {
         let mut w = Writer::new();
@@ -193,10 +196,53 @@ mod tests {
         w
     }
 
+    fn nonblocking(stream: UnixStream) -> Socket {
+        stream.set_nonblocking(true).unwrap();
+        Socket::from(OwnedFd::from(stream))
+    }
+
+    /// As [`message`], with a payload that is in a file.
+    fn message_in_file(head: u32, payload: usize, pool: &Arc<Pool>) -> Writer {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![head as u8; payload]).unwrap();
+        let pages = pool.splice(file.as_fd(), 0, payload).unwrap().unwrap().pages;
+        let mut w = Writer::new();
+        w.u32(head);
+        w.external(payload, Arc::new(pages));
+        w
+    }
+
+    #[test]
+    fn file_data_counts_apart_from_what_is_in_memory() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (socket, mut out) = (nonblocking(ours), Outgoing::default());
+        out.put(&message_in_file(1, 70_001, &Arc::default()));
+        assert_eq!((out.len(), out.in_memory()), (70_016, 15), "mark, head, length, padding");
+        let mut got = Vec::new();
+        while got.len() < 70_016 {
+            out.flush(&socket).unwrap();
+            let mut buffer = vec![0; 9_999];
+            let n = theirs.read(&mut buffer).unwrap();
+            got.extend_from_slice(&buffer[..n]);
+        }
+        assert_eq!((out.len(), &got[12..12 + 70_001]), (0, &[1; 70_001][..]));
+        assert_eq!(out.in_memory(), 0);
+    }
+
+    #[test]
+    fn a_part_that_is_unknown_breaks_no_record() {
+        let mut w = Writer::new();
+        w.external(5, Arc::new("not pages"));
+        let mut out = Outgoing::default();
+        out.put(&w);
+        assert_eq!(out.len(), 16);
+        assert_eq!(&out.tail[..], b"\x80\0\0\x0c\0\0\0\x05\0\0\0\0\0\0\0\0");
+    }
+
     #[test]
     fn short_replies_use_the_same_memory_again() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let socket = Socket::from(std::os::fd::OwnedFd::from(ours));
+        let socket = nonblocking(ours);
         let mut out = Outgoing::default();
         let mut memory = Vec::new();
         for n in 0..10 {
@@ -215,17 +261,21 @@ mod tests {
         /// However the socket takes it, all arrives in order.
         #[test]
         fn nothing_is_lost_or_reordered(
-            payloads in proptest::collection::vec(prop_oneof![0usize..300, SHARE_FROM - 2..SHARE_FROM + 50_000], 1..40),
+            payloads in proptest::collection::vec((prop_oneof![0usize..300, SHARE_FROM - 2..SHARE_FROM + 50_000], any::<bool>()), 1..40),
             take in 1usize..70_000,
         ) {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let socket = Socket::from(std::os::fd::OwnedFd::from(ours));
+            let socket = nonblocking(ours);
             socket.set_send_buffer_size(4096).unwrap();
+            let pool = Arc::<Pool>::default();
             let (mut out, mut expected, mut got) = (Outgoing::default(), Vec::new(), Vec::new());
-            for (n, payload) in payloads.into_iter().enumerate() {
-                let message = message(n as u32, payload);
-                out.put(&message);
-                expected.extend(Record::new(message.finish()).segments().concat());
+            for (n, (payload, in_file)) in payloads.into_iter().enumerate() {
+                let in_memory = message(n as u32, payload);
+                match in_file {
+                    true => out.put(&message_in_file(n as u32, payload, &pool)),
+                    false => out.put(&in_memory),
+                }
+                expected.extend(Record::new(in_memory.finish()).segments().concat());
                 out.flush(&socket).unwrap();
             }
             while got.len() < expected.len() {
