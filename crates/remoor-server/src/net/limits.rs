@@ -61,7 +61,7 @@ pub(super) const MIN_READ_BYTES: usize = 4 << 10;
 /// Most segments of one vectored write; Linux refuses more than `UIO_MAXIOV`.
 pub(super) const MAX_SEGMENTS: usize = 64;
 /// Replies' segments from this many bytes on are sent from where they are; shorter ones are copied behind each other.
-pub(super) const SHARE_FROM: usize = 8 << 10;
+pub(crate) const SHARE_FROM: usize = 8 << 10;
 /// Bytes of replies in the page cache that a client has not taken, and above which the connection is not read further: as
 /// [`Limits::reply_bytes`] for those in memory, but for READs that a client keeps in flight, since they take no memory of this
 /// process.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use remoor_nfs::v3::{MAX_IO, NfsStat, PostOpAttr, ReadArgs, ReadOk, Res};
-use remoor_rpc::xdr::{Opaque, Writer, Xdr};
+use remoor_rpc::xdr::{Writer, Xdr};
 
 use super::object::{Object, answer};
+use crate::net::SHARE_FROM;
 use crate::service::Request;
 use crate::vfs::{Payload, ReadData};
 
@@ -25,14 +26,16 @@ fn read(o: &Object<'_>, args: &ReadArgs) -> Result<ReadData, NfsStat> {
     Ok(ReadData { data, eof: eof || room == 0, attr: o.of_export(attr) })
 }
 
-/// As [`ReadOk`] is encoded.
+/// As [`ReadOk`] is encoded. Data that is copied on its way to the socket anyhow is copied here, and so is the only part of
+/// the reply.
 fn write(ReadData { data, eof, attr }: ReadData, w: &mut Writer) {
     NfsStat::Ok.encode(w);
     Some(attr).encode(w);
     w.u32(data.len() as u32);
     eof.encode(w);
     match data {
-        Payload::Bytes(bytes) => Opaque::<MAX_IO>(bytes).encode(w),
+        Payload::Bytes(bytes) if bytes.len() < SHARE_FROM => w.slice(&bytes),
+        Payload::Bytes(bytes) => w.opaque(&bytes),
         Payload::Pages(pages) => w.external(pages.len(), Arc::new(pages)),
     }
 }
