@@ -1,7 +1,7 @@
 //! Replies on their way to a socket: gathered, and sent many at a time.
 //!
 //! Short replies lie behind each other in one buffer that is used again and again, so that a batch of them is one
-//! `send` and no allocation. A long payload stays the segment it is.
+//! `send` and no allocation. A long payload stays the segment it is, and a file's data in the page cache stays there.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -23,6 +23,15 @@ enum Segment {
     Bytes(Bytes),
     /// Sent from the page cache; so many bytes are left.
     Pages(Arc<Pages>, usize),
+}
+
+impl Segment {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Pages(..) => None,
+        }
+    }
 }
 
 /// What the client has not been sent yet.
@@ -122,9 +131,8 @@ impl Outgoing {
     /// Sends the segments in memory that come first.
     fn send_front(&self, socket: &Socket) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS];
-        let bytes = |segment| if let &Segment::Bytes(ref bytes) = segment { Some(&bytes[..]) } else { None };
-        let front = self.segments.iter().map_while(bytes);
-        let pages_follow = self.segments.iter().any(|segment| bytes(segment).is_none());
+        let front = self.segments.iter().map_while(Segment::bytes);
+        let pages_follow = self.segments.iter().any(|segment| segment.bytes().is_none());
         let tail = (!pages_follow).then_some(&self.tail[..]);
         let filled =
             slices.iter_mut().zip(front.chain(tail)).map(|(slice, part)| *slice = IoSlice::new(part)).count();
