@@ -252,8 +252,12 @@ impl<S: Service> Net<S> {
             return;
         }
         match connection.flush() {
-            Ok(_) if connection.unsent() == 0 => self.moved(connection),
-            Ok(_) => self.rearm(connection),
+            Ok(flushed) => {
+                if flushed.ends_choke {
+                    self.release(connection);
+                }
+                if connection.unsent() == 0 { self.moved(connection) } else { self.rearm(connection) }
+            }
             Err(e) => self.fail(connection, &e, cause(&e)),
         }
     }

@@ -92,6 +92,15 @@ pub(super) struct Filled {
     pub(super) nulls: usize,
 }
 
+/// What [`Connection::flush`] did.
+#[derive(Debug, Default)]
+pub(super) struct Flushed {
+    /// The socket took something.
+    pub(super) any: bool,
+    /// [`Connection::is_choked`] until now, and no longer: the connection may have to be released.
+    pub(super) ends_choke: bool,
+}
+
 /// Where one worker receives, for all connections: one that is idle holds no buffer.
 pub(super) struct Inbox {
     buffer: Box<[u8]>,
@@ -372,18 +381,19 @@ impl Connection {
         (out.len(), out.position())
     }
 
-    /// Sends what the socket takes; whether that was anything.
-    pub(super) fn flush(&self) -> io::Result<bool> {
+    /// Sends what the socket takes.
+    pub(super) fn flush(&self) -> io::Result<Flushed> {
         let mut out = locked(&self.writer);
         let before = out.len();
         if before == 0 {
-            return Ok(false);
+            return Ok(Flushed::default());
         }
+        let was_choked = self.is_choked();
         let sent = out.flush(&self.socket);
         self.in_memory.store(out.in_memory(), Relaxed);
         self.unsent.store(out.len(), Relaxed);
         self.share.unsent(out.len());
-        sent.map(|()| out.len() < before)
+        sent.map(|()| Flushed { any: out.len() < before, ends_choke: was_choked && !self.is_choked() })
     }
 
     /// Gives back the memory of empty buffers.

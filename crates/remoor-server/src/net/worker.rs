@@ -192,23 +192,29 @@ impl<S: Service> Net<S> {
     /// The socket takes bytes again; false if the connection is at an end.
     fn drain_replies(&self, connection: &Arc<Connection>) -> bool {
         match connection.flush() {
-            Ok(true) => self.moved(connection),
-            Ok(false) => {}
+            Ok(flushed) if flushed.any => self.moved(connection),
+            Ok(_) => {}
             Err(e) => {
                 self.fail(connection, &e, cause(&e));
                 return false;
             }
         }
         if !connection.is_choked() {
-            let mut roster = locked(&self.roster);
-            let free = roster.schedule.release(connection.origin.connection);
-            let wake = if free { roster.crew.call() } else { Wake::Nobody };
-            drop(roster);
-            self.wake(wake);
+            self.release(connection);
         }
         self.close_if_done(connection);
         self.unthrottle();
         !connection.is_closed()
+    }
+
+    /// Lets calls of the connection be executed again, because its client has taken enough replies. Whoever sends the last of
+    /// those that were too many must do this: a runner, too, whose reply took others along.
+    pub(super) fn release(&self, connection: &Arc<Connection>) {
+        let mut roster = locked(&self.roster);
+        let free = roster.schedule.release(connection.origin.connection);
+        let wake = if free { roster.crew.call() } else { Wake::Nobody };
+        drop(roster);
+        self.wake(wake);
     }
 
     /// Receives calls, and executes them if this worker may.
