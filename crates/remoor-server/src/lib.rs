@@ -55,6 +55,7 @@ mod mnt;
 pub mod names;
 mod net;
 mod opener;
+mod pages;
 pub mod portmap;
 mod recognised;
 mod replay;

@@ -42,10 +42,19 @@ type Run = Box<dyn Fn(&Request<'_>, Reader, &mut Writer) -> xdr::Result<()> + Se
 
 /// Binds procedure `P` to its handler.
 pub(crate) fn row<P: Procedure>(handle: fn(&Request<'_>, P::Args) -> P::Res) -> Row {
+    bound::<P>(move |request, args, w| handle(request, args).encode(w))
+}
+
+/// Binds procedure `P` to a handler that writes the result, which must be a `P::Res`.
+pub(crate) fn written_row<P: Procedure>(handle: fn(&Request<'_>, P::Args, &mut Writer)) -> Row {
+    bound::<P>(handle)
+}
+
+fn bound<P: Procedure>(handle: impl Fn(&Request<'_>, P::Args, &mut Writer) + Send + Sync + 'static) -> Row {
     let run = move |request: &Request<'_>, mut args: Reader, w: &mut Writer| {
         let decoded = P::Args::decode(&mut args)?;
         args.finish(P::NAME)?;
-        handle(request, decoded).encode(w);
+        handle(request, decoded, w);
         Ok(())
     };
     Row { name: P::NAME, number: P::NUMBER, run: Box::new(run) }

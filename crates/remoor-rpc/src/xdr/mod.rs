@@ -5,6 +5,9 @@
 
 mod macros;
 
+use std::any::Any;
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// What a decoder met, and where.
@@ -157,12 +160,24 @@ const fn pad_of(len: usize) -> usize {
 /// Opaque data at least this long is kept as a segment of its own instead of being copied.
 pub const SHARE_FROM: usize = 1024;
 
+/// Bytes of a message that are not in its segments: whoever sends the message knows what `source` is, and where they are.
+#[derive(Debug, Clone)]
+pub struct External {
+    /// Segments that come before.
+    pub after: usize,
+    /// How many bytes.
+    pub len: usize,
+    /// Where they are.
+    pub source: Arc<dyn Any + Send + Sync>,
+}
+
 /// Writes XDR as a list of segments, so that a payload travels from file to socket without being copied.
 #[derive(Debug, Default)]
 pub struct Writer {
     done: Vec<Bytes>,
     done_len: usize,
     tail: BytesMut,
+    external: Option<External>,
 }
 
 impl Writer {
@@ -173,7 +188,7 @@ impl Writer {
 
     /// An empty writer that holds `capacity` bytes before it allocates again.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { done: Vec::new(), done_len: 0, tail: BytesMut::with_capacity(capacity) }
+        Self { done: Vec::new(), done_len: 0, tail: BytesMut::with_capacity(capacity), external: None }
     }
 
     /// Bytes written so far.
@@ -223,13 +238,28 @@ impl Writer {
         if v.len() < SHARE_FROM { self.tail.put_slice(&v) } else { self.share(v) }
     }
 
+    /// Variable-length opaque data of `len` bytes that are elsewhere. A message has this at most once.
+    pub fn external(&mut self, len: usize, source: Arc<dyn Any + Send + Sync>) {
+        debug_assert!(self.external.is_none(), "a message has one external part");
+        self.u32(len as u32);
+        self.end_segment();
+        self.done_len += len;
+        self.external = Some(External { after: self.done.len(), len, source });
+        self.tail.put_bytes(0, pad_of(len));
+    }
+
     fn share(&mut self, v: Bytes) {
+        self.end_segment();
+        self.done_len += v.len();
+        self.done.push(v);
+    }
+
+    fn end_segment(&mut self) {
         let head = self.tail.split().freeze();
-        self.done_len += head.len() + v.len();
         if !head.is_empty() {
+            self.done_len += head.len();
             self.done.push(head);
         }
-        self.done.push(v);
     }
 
     /// Drops what was written and keeps the memory for the next message.
@@ -237,15 +267,23 @@ impl Writer {
         self.done.clear();
         self.done_len = 0;
         self.tail.clear();
+        self.external = None;
     }
 
-    /// The message as it stands: shared segments, and what follows the last of them.
+    /// The message as it stands: shared segments, and what follows the last of them. [`Writer::external_part`] is not among
+    /// them.
     pub fn parts(&self) -> (&[Bytes], &[u8]) {
         (&self.done, &self.tail)
     }
 
-    /// The segments in order. Their concatenation is the message.
+    /// The part of the message that is not in its segments.
+    pub fn external_part(&self) -> Option<&External> {
+        self.external.as_ref()
+    }
+
+    /// The segments in order. Their concatenation is the message, which must have no external part.
     pub fn finish(mut self) -> Vec<Bytes> {
+        debug_assert!(self.external.is_none(), "an external part has no bytes here");
         if !self.tail.is_empty() {
             self.done.push(self.tail.freeze());
         }

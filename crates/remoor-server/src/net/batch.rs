@@ -159,7 +159,7 @@ impl<S: Service> Net<S> {
         connection.share.executed(1, bytes);
         batch.calls += 1;
         let now = boottime_nanos();
-        connection.pace.note(call.kind.class, now.saturating_sub(batch.now));
+        connection.pace.note(call.kind.class, now.saturating_sub(batch.now), bytes + hands.reply.len());
         batch.now = now;
         if let Some(bytes) = replied {
             batch.gathered.get_or_insert(now);

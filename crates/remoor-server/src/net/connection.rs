@@ -28,7 +28,7 @@ use socket2::Socket;
 use super::crew::Worker;
 use super::lane::{Call, Lane};
 use super::lapse::Epoch;
-use super::limits::{Limits, MIN_READ_BYTES, READ_BYTES};
+use super::limits::{Limits, MIN_READ_BYTES, READ_BYTES, REPLY_PAGES_BYTES};
 use super::load::{Load, Share};
 use super::outgoing::Outgoing;
 use super::pace::Pace;
@@ -71,7 +71,9 @@ pub(super) struct Connection {
     closed: AtomicBool,
     /// Bytes of replies that the socket did not take.
     unsent: AtomicUsize,
-    max_unsent: usize,
+    /// Those of them that are in memory.
+    in_memory: AtomicUsize,
+    max_in_memory: usize,
     /// Milliseconds since the server's start at which bytes last moved.
     pub(super) progress_millis: AtomicU64,
 }
@@ -156,7 +158,8 @@ impl Connection {
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),
-            max_unsent: limits.reply_bytes,
+            in_memory: AtomicUsize::new(0),
+            max_in_memory: limits.reply_bytes,
             progress_millis: AtomicU64::new(0),
         }
     }
@@ -224,7 +227,8 @@ impl Connection {
 
     /// Whether more replies wait than the limit allows, so that no further call is to be read or executed.
     pub(super) fn is_choked(&self) -> bool {
-        self.unsent() > self.max_unsent
+        let in_memory = self.in_memory.load(Relaxed);
+        in_memory > self.max_in_memory || self.unsent().saturating_sub(in_memory) > REPLY_PAGES_BYTES
     }
 
     /// Whether the stream stands in the middle of a record; `true` also while a worker reads.
@@ -412,6 +416,7 @@ impl Connection {
         }
         let was_choked = self.is_choked();
         let sent = out.flush(&self.socket);
+        self.in_memory.store(out.in_memory(), Relaxed);
         self.unsent.store(out.len(), Relaxed);
         self.share.unsent(out.len());
         sent.map(|()| Flushed { moved: out.len() < before, eased: was_choked && !self.is_choked() })

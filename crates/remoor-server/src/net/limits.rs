@@ -15,7 +15,7 @@ pub struct Limits {
     pub backlog_calls: usize,
     /// Bytes of the calls that wait, likewise. One record may go over it.
     pub backlog_bytes: usize,
-    /// Bytes of replies that the client has not taken; above it the connection is not read further. The replies
+    /// Bytes of replies, but for file data in the page cache, that the client has not taken; above it the connection is not read further. The replies
     /// of the calls that execute at that moment may go over it.
     pub reply_bytes: usize,
     /// Calls of all connections that execute or wait; at this many no connection is read. NULL does not count.
@@ -61,7 +61,11 @@ pub(super) const MIN_READ_BYTES: usize = 4 << 10;
 /// Most segments of one vectored write; Linux refuses more than `UIO_MAXIOV`.
 pub(super) const MAX_SEGMENTS: usize = 64;
 /// Replies' segments from this many bytes on are sent from where they are; shorter ones are copied behind each other.
-pub(super) const SHARE_FROM: usize = 8 << 10;
+pub(crate) const SHARE_FROM: usize = 8 << 10;
+/// Bytes of replies in the page cache that a client has not taken, and above which the connection is not read further: as
+/// [`Limits::reply_bytes`] for those in memory, but for READs that a client keeps in flight, since they take no memory of this
+/// process.
+pub(super) const REPLY_PAGES_BYTES: usize = 16 << 20;
 /// A connection keeps a buffer of replies of up to this many bytes for the next ones, until it is idle.
 pub(super) const KEEP_BYTES: usize = 32 << 10;
 /// Bytes of replies that are gathered before they are sent.
@@ -75,6 +79,8 @@ pub(super) const TURN: Duration = Duration::from_millis(1);
 /// A call that is expected to take longer is executed only after another worker can go on with what follows it. Waking
 /// one costs a few microseconds.
 pub(super) const SLOW_CALL: Duration = Duration::from_micros(150);
+/// Bytes that a call moves in a nanosecond without being slow for that: what copying and hashing come to on a busy machine.
+pub(super) const MOVED_BYTES_PER_NANO: u64 = 2;
 /// A longer call counts as this long in the average: one alone makes no class of calls slow.
 pub(super) const LONGEST_SAMPLE: Duration = Duration::from_millis(1);
 /// Calls after a stuck one that are expected to be slow: among cached reads, few that wait for a disk are enough to

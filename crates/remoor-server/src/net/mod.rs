@@ -56,6 +56,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use connection::Connection;
 use crew::Worker;
 use lapse::{Heartbeat, boottime_millis};
+pub(crate) use limits::SHARE_FROM;
 pub use limits::{DEFAULT_WORKERS, Limits, MIN_WORKERS};
 use listener::Listener;
 use load::Load;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::limits::{LONGEST_SAMPLE, SLOW_CALL, SUSPECT_CALLS};
+use super::limits::{LONGEST_SAMPLE, MOVED_BYTES_PER_NANO, SLOW_CALL, SUSPECT_CALLS};
 
 /// Kinds of calls told apart; a service that has more lets some share.
 pub(crate) const CLASSES: usize = 32;
@@ -29,9 +29,11 @@ impl Pace {
         class.average.load(Relaxed) > SLOW_CALL.as_nanos() as u32 || class.suspect.load(Relaxed) > 0
     }
 
-    /// A call took this long.
-    pub(super) fn note(&self, class: u8, nanos: u64) {
+    /// A call of so many bytes, its reply's among them, took this long. The time it takes to move them is no waiting: others
+    /// would not be done sooner, and would find the caches of their processor cold.
+    pub(super) fn note(&self, class: u8, nanos: u64, bytes: usize) {
         let of = self.class(class);
+        let nanos = nanos.saturating_sub(bytes as u64 / MOVED_BYTES_PER_NANO);
         // Bounded, because a thread that had no turn for some milliseconds says little of its call.
         let sample = nanos.min(LONGEST_SAMPLE.as_nanos() as u64) as u32;
         let before = of.average.load(Relaxed);
@@ -62,10 +64,20 @@ mod tests {
     fn calls_that_take_long_are_expected_to() {
         let pace = Pace::default();
         let slow = SLOW_CALL.as_nanos() as u64 * 3 / 2;
-        (0..100).for_each(|_| pace.note(7, slow));
+        (0..100).for_each(|_| pace.note(7, slow, 0));
         assert!(pace.is_slow(7) && !pace.is_slow(6), "others are not");
-        (0..100).for_each(|_| pace.note(7, QUICK));
+        (0..100).for_each(|_| pace.note(7, QUICK, 0));
         assert!(!pace.is_slow(7));
+    }
+
+    #[test]
+    fn moving_bytes_is_not_waiting() {
+        let (pace, bytes) = (Pace::default(), 1 << 20);
+        let moving = bytes as u64 / MOVED_BYTES_PER_NANO;
+        (0..100).for_each(|_| pace.note(7, moving + QUICK, bytes));
+        assert!(!pace.is_slow(7));
+        (0..100).for_each(|_| pace.note(7, moving + 2 * SLOW_CALL.as_nanos() as u64, bytes));
+        assert!(pace.is_slow(7), "the disk");
     }
 
     #[test]
@@ -74,10 +86,10 @@ mod tests {
         pace.suspect(1);
         for _ in 0..SUSPECT_CALLS {
             assert!(pace.is_slow(1));
-            pace.note(1, QUICK);
+            pace.note(1, QUICK, 0);
         }
         assert!(!pace.is_slow(1));
-        pace.note(1, u64::MAX);
+        pace.note(1, u64::MAX, 0);
         assert!(!pace.is_slow(1), "its thread may only have had no turn");
     }
 
@@ -85,7 +97,7 @@ mod tests {
     fn quick_calls_are_never_slow() {
         let pace = Pace::default();
         for n in 0..1000 {
-            pace.note(255, n * 100);
+            pace.note(255, n * 100, 0);
             assert!(!pace.is_slow(255));
         }
     }

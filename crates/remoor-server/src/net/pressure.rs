@@ -76,7 +76,11 @@ impl Asked {
 impl Service for Asked {
     fn kind(&self, record: &[u8]) -> Kind {
         let ask = Ask::of(record);
-        Kind { is_null: ask.is_null, is_idempotent: ask.number % 3 > 0, class: (ask.number % 4) as u8 }
+        Kind {
+            is_null: ask.is_null,
+            is_idempotent: !ask.number.is_multiple_of(3),
+            class: (ask.number % 4) as u8,
+        }
     }
 
     fn serve(&self, _: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed> {

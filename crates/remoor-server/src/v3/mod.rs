@@ -26,7 +26,7 @@ mod write;
 
 use remoor_nfs::v3;
 
-use crate::service::{Row, row};
+use crate::service::{Row, row, written_row};
 
 pub(crate) use name::MAX_NAME;
 
@@ -39,7 +39,7 @@ pub(crate) fn rows() -> Vec<Row> {
         row::<v3::Lookup>(lookup::handle),
         row::<v3::Access>(access::handle),
         row::<v3::Readlink>(readlink::handle),
-        row::<v3::Read>(read::handle),
+        written_row::<v3::Read>(read::handle),
         row::<v3::Write>(write::handle),
         row::<v3::Create>(create::handle),
         row::<v3::Mkdir>(mkdir::handle),

@@ -5,10 +5,13 @@ pub mod local;
 pub mod memory;
 mod permission;
 
+use std::io;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, NfsStat, Sattr, StableHow, Time, WccData};
+
+pub use crate::pages::Pages;
 
 use self::creation::{
     MAX_LINK_TEXT, NewAttr, check_link_text, exclusive_times, is_dot, made_by, mknod_parts,
@@ -52,11 +55,49 @@ pub struct Made {
     pub dir: WccData,
 }
 
+/// Data of a file.
+#[derive(Debug)]
+pub enum Payload {
+    /// In memory.
+    Bytes(Bytes),
+    /// Still in the page cache; to be sent from there.
+    Pages(Pages),
+}
+
+impl Payload {
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Pages(pages) => pages.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, in memory. The pages of one that was sent in part give the rest.
+    pub fn into_bytes(self) -> io::Result<Bytes> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Pages(pages) => pages.copy().map(Bytes::from),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
 /// What READ found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct ReadData {
     /// At most as much as was asked.
-    pub data: Bytes,
+    pub data: Payload,
     /// Whether the end was reached.
     pub eof: bool,
     /// The file's attributes.

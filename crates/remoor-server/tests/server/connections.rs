@@ -476,3 +476,20 @@ fn memory_that_clients_can_take_is_bounded_by_name() {
         assert_eq!(client.status(), ReplyStatus::Success);
     }
 }
+
+/// Several workers execute its calls, and whichever sends must let the others go on.
+#[test]
+fn a_client_that_is_often_behind_with_its_replies_gets_all_of_them() {
+    let limits = Limits { reply_bytes: 64 << 10, ..Limits::default() };
+    let server = builder(EXPORT).limits(limits).start().unwrap();
+    let mut client = Client::connect(&server);
+    let file = file_of(&mut client, 1 << 20);
+    for _ in 0..8 {
+        client.send::<v3::Read>(&read(&file, 0, 1 << 20));
+    }
+    for _ in 0..600 {
+        client.reply().unwrap();
+        client.send::<v3::Read>(&read(&file, 0, 1 << 20));
+    }
+    (0..8).for_each(|_| _ = client.reply().unwrap());
+}

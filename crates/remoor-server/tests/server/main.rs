@@ -19,3 +19,4 @@ mod proxy;
 mod reload;
 mod replay;
 mod rpc;
+mod streams;

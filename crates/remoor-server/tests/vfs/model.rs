@@ -112,7 +112,7 @@ impl Side<'_> {
             }
             Op::Read(node, at, count) => vfs
                 .read(caller, self.object(*node), *at, *count)
-                .map(|read| Outcome::Data(read.data, read.eof)),
+                .map(|read| Outcome::Data(read.data.into_bytes().unwrap(), read.eof)),
             Op::Access(node, bits) => {
                 vfs.access(caller, self.object(*node), *bits).map(|(bits, _)| Outcome::Bits(bits))
             }
@@ -153,7 +153,8 @@ fn tree(
     for name in entries {
         let node = vfs.lookup(caller, dir, &name).unwrap();
         let path = format!("{path}/{}", name.escape_ascii());
-        let data = vfs.read(caller, &node.handle, 0, 1 << 20).ok().map(|read| read.data);
+        let data =
+            vfs.read(caller, &node.handle, 0, 1 << 20).ok().map(|read| read.data.into_bytes().unwrap());
         out.push((path.clone(), (&node.attr).into(), data));
         if node.attr.kind == FileType::Directory {
             tree(vfs, caller, &node.handle, &path, out);

@@ -88,7 +88,8 @@ pub(crate) fn directory(vfs: &dyn Vfs, dir: &NodeHandle, name: &str) -> Node {
 }
 
 pub(crate) fn text(vfs: &dyn Vfs, node: &NodeHandle) -> String {
-    String::from_utf8(vfs.read(&own(), node, 0, 1 << 16).unwrap().data.to_vec()).unwrap()
+    let read = vfs.read(&own(), node, 0, 1 << 16).unwrap();
+    String::from_utf8(read.data.into_bytes().unwrap().to_vec()).unwrap()
 }
 
 /// Every entry from the start, in the order they are offered.

@@ -64,6 +64,7 @@ use self::walk::Walks;
 use self::writeback::{Unsettled, WriteBack};
 use super::{Caller, DirEntry, Made, Node, NodeHandle, ReadData, Result, Vfs, Written};
 use crate::errno::status;
+use crate::pages::Pool;
 use crate::sys::{generation, name_to_handle};
 
 /// Most objects held open, unless fewer descriptors are allowed (RLIMIT_NOFILE).
@@ -152,6 +153,7 @@ pub struct LocalVfs {
     scheme: Scheme,
     reason: String,
     max_file_size: u64,
+    pages: Arc<Pool>,
     /// fsync(2), unless a test has other plans.
     fsync: fn(BorrowedFd<'_>) -> std::result::Result<(), rustix::io::Errno>,
 }
@@ -214,6 +216,7 @@ impl LocalVfs {
             scheme,
             reason,
             max_file_size,
+            pages: Arc::default(),
             fsync: |fd| rustix::fs::fsync(fd),
         })
     }

@@ -17,8 +17,8 @@ use self::content::Content;
 use self::tree::{Body, Directory, OBJECT_COST, Object, ROOT, Tree};
 use super::permission::{EXEC, READ, WRITE, access_bits, granted, may_read_data, may_write_data};
 use super::{
-    Caller, DirEntry, Made, NewAttr, Node, NodeHandle, ReadData, Result, Vfs, Written, check_link_text,
-    exclusive_times, is_dot, made_by, mknod_parts,
+    Caller, DirEntry, Made, NewAttr, Node, NodeHandle, Payload, ReadData, Result, Vfs, Written,
+    check_link_text, exclusive_times, is_dot, made_by, mknod_parts,
 };
 
 /// Most bytes a [`MemoryVfs`] holds unless told otherwise.
@@ -327,7 +327,7 @@ impl Vfs for MemoryVfs {
         }
         let rest = object.attr.size.saturating_sub(offset);
         let len = rest.min(u64::from(count));
-        let data = content.read(offset, len as usize).into();
+        let data = Payload::from(content.read(offset, len as usize));
         Ok(ReadData { data, eof: len == rest, attr: object.attr.clone() })
     }
 
@@ -531,7 +531,7 @@ mod tests {
         assert_eq!(write(&vfs, &node, u64::MAX, b"x"), Err(NfsStat::FBig));
         assert_eq!(write(&vfs, &node, MAX_FILE_SIZE, b"x"), Err(NfsStat::FBig));
         let read = vfs.read(&ROOT_CALLER, &node.handle, u64::MAX, 1).unwrap();
-        assert_eq!((read.data, read.eof), (Bytes::new(), true));
+        assert!(read.data.is_empty() && read.eof);
     }
 
     #[test]
