@@ -9,6 +9,7 @@ use remoor_nfs::v3::FileHandle;
 use remoor_rpc::record::Record;
 use remoor_rpc::xdr::Writer;
 
+use crate::MIN_WORKERS;
 use crate::exports::Exports;
 use crate::handle::Signer;
 use crate::net::{Answer, Origin, Service};
@@ -34,7 +35,7 @@ pub fn serve_record(record: &[u8]) -> Option<Record> {
     };
     let mut reply = Writer::new();
     let answer = service()?.serve(&origin, Bytes::copy_from_slice(record), &mut reply).ok()?;
-    matches!(answer, Answer::Now).then(|| Record::new(reply.finish()))
+    matches!(answer, Answer::Now | Answer::Tell(_)).then(|| Record::new(reply.finish()))
 }
 
 /// The handle of the exported directory, always the same: seeds need it, since handles are signed.
@@ -56,7 +57,7 @@ fn service() -> Option<NfsService> {
         .list
         .into_iter()
         .map(|export| ServedExport::of(export.path, EXPORT_ID, Arc::new(vfs()), export.rules));
-    Some(NfsService::new(Arc::new(State::new(served.collect(), signer(), [0; 8]))))
+    Some(NfsService::new(Arc::new(State::new(served.collect(), signer(), [0; 8])), MIN_WORKERS))
 }
 
 #[cfg(test)]
