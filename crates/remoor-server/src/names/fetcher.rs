@@ -246,7 +246,7 @@ mod tests {
         let own = fs_user();
         let asker = move || {
             crate::sys::set_fs_user(65_534);
-            let fetcher = Fetcher::new(KEEP, move |_: &u32| Answer(fs_user()));
+            let fetcher = Fetcher::new(KEEP, &Waiters::default(), move |_: &u32| Answer(fs_user()));
             loop {
                 if let Ok(answer) = fetcher.get(&1) {
                     return answer;
