@@ -329,7 +329,7 @@ mod tests {
             vfs.create(&own(), &root, name, &how).map(|made| made.node.handle)
         };
         let known = exclusive(&vfs, b"known").unwrap();
-        ["one", "two"].iter().for_each(|name| drop(file(&vfs, name)));
+        let _files = ["one", "two"].map(|name| file(&vfs, name));
         vfs.mkdir(&own(), &root, b"dir", &attr()).unwrap();
         vfs.fsync = |_| Err(Errno::IO);
         let unchecked = CreateHow::Unchecked(attr());

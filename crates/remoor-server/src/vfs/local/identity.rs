@@ -291,6 +291,17 @@ mod tests {
         assert_eq!(has(), own);
     }
 
+    /// Where this process has the right at all.
+    #[test]
+    fn the_right_to_resources_is_taken_and_given_back() {
+        let has = || capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_RESOURCE);
+        let may = capabilities(None).unwrap().permitted.contains(CapabilitySet::SYS_RESOURCE);
+        let taken = move || [false, false, true, true].map(|unlimited| (set_unlimited(unlimited), has()));
+        let seen = thread::scope(|scope| scope.spawn(taken).join().unwrap());
+        let expected = [false, false, may, may].map(|has| (true, has));
+        assert_eq!(seen, expected);
+    }
+
     #[test]
     fn the_invalid_id_is_nobody() {
         let identity = Identity::PerCall;
