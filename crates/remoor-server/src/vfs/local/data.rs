@@ -48,8 +48,7 @@ impl LocalVfs {
         Ok(ReadData { eof: ended || data.len() as u64 == rest, data, attr })
     }
 
-    /// At most `count` bytes; whether the file ended before. Less only at its end, but for the last part of a page that
-    /// no pipe had room for.
+    /// At most `count` bytes, less only at the end of the file; whether it ended before.
     fn payload(&self, fd: BorrowedFd<'_>, offset: u64, count: usize) -> Result<(Payload, bool)> {
         if count >= PAGES_FROM
             && let Some(Spliced { pages, ended }) = self.pages.splice(fd, offset, count).map_err(status)?
