@@ -62,15 +62,30 @@ fn calls(client: &mut Client, root: &FileHandle, n: usize) -> Vec<Twice> {
 
 /// A connection from this port, or from any.
 fn connect(server: &Running, port: u16) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    let socket = bound(port);
     socket.connect(&address(server).into()).unwrap();
     Client::over(socket.into())
 }
 
-fn port(client: &Client) -> u16 {
-    client.stream.local_addr().unwrap().port()
+fn bound(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    socket
+}
+
+/// A port that the kernel gives to nobody else, also while no client is connected from it: a socket that is bound and never
+/// used keeps it (`inet_csk_find_open_port`), and with SO_REUSEADDR clients bind it all the same.
+struct Port(Socket);
+
+impl Port {
+    fn reserve() -> Self {
+        Self(bound(0))
+    }
+
+    fn number(&self) -> u16 {
+        self.0.local_addr().unwrap().as_socket().unwrap().port()
+    }
 }
 
 /// The status of the procedure, which is the first word of its result.
@@ -90,27 +105,30 @@ fn reset(client: &Client) {
 }
 
 /// Sends every call twice: `second` makes the connection for the second time of the first one, which it may end.
-fn each(second: impl Fn(&Running, Client) -> (Option<Client>, Client), expected: impl Fn(&Twice) -> NfsStat) {
+fn each(
+    second: impl Fn(&Running, Client, u16) -> (Option<Client>, Client),
+    expected: impl Fn(&Twice) -> NfsStat,
+) {
     let server = memory();
     let mut setup = Client::connect(&server);
     let root = setup.mount("/x").unwrap();
     for call in calls(&mut setup, &root, 0) {
-        let mut first = connect(&server, 0);
+        let port = Port::reserve();
+        let mut first = connect(&server, port.number());
         assert_eq!(send(&mut first, &call), NfsStat::Ok, "{}", call.name);
-        let (_open, mut again) = second(&server, first);
+        let (_open, mut again) = second(&server, first, port.number());
         assert_eq!(send(&mut again, &call), expected(&call), "{}", call.name);
     }
 }
 
 #[test]
 fn the_same_connection_is_answered_again() {
-    each(|_, first| (None, first), |_| NfsStat::Ok);
+    each(|_, first, _| (None, first), |_| NfsStat::Ok);
 }
 
 #[test]
 fn a_new_connection_from_the_same_port_is_answered_again_after_a_reset() {
-    let second = |server: &Running, first: Client| {
-        let port = port(&first);
+    let second = |server: &Running, first: Client, port: u16| {
         reset(&first);
         drop(first);
         (None, connect(server, port))
@@ -120,7 +138,7 @@ fn a_new_connection_from_the_same_port_is_answered_again_after_a_reset() {
 
 #[test]
 fn a_new_connection_from_a_fresh_port_is_answered_again_after_a_reset() {
-    let second = |server: &Running, first: Client| {
+    let second = |server: &Running, first: Client, _: u16| {
         reset(&first);
         drop(first);
         (None, connect(server, 0))
@@ -130,12 +148,12 @@ fn a_new_connection_from_a_fresh_port_is_answered_again_after_a_reset() {
 
 #[test]
 fn a_live_client_with_the_same_xid_and_bytes_is_executed() {
-    each(|server, first| (Some(first), connect(server, 0)), |call| call.again);
+    each(|server, first, _| (Some(first), connect(server, 0)), |call| call.again);
 }
 
 #[test]
 fn after_a_clean_close_the_same_xid_and_bytes_are_new_work() {
-    let second = |server: &Running, first: Client| {
+    let second = |server: &Running, first: Client, _: u16| {
         drop(first);
         (None, connect(server, 0))
     };
@@ -143,8 +161,8 @@ fn after_a_clean_close_the_same_xid_and_bytes_are_new_work() {
 }
 
 /// A connection whose client has stopped reading: nothing that follows is acknowledged.
-fn choked(server: &Running, file: &FileHandle) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+fn choked(server: &Running, port: u16, file: &FileHandle) -> Client {
+    let socket = bound(port);
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&address(server).into()).unwrap();
     let mut client = Client::over(TcpStream::from(socket));
@@ -175,7 +193,7 @@ fn a_call_waits_while_its_reply_is_not_acknowledged_elsewhere() {
     for (n, broken) in [(0, true), (1, false)] {
         for call in calls(&mut setup, &root, n).into_iter().take(2) {
             let before = executed(&server, call.name);
-            let mut first = choked(&server, &file);
+            let mut first = choked(&server, 0, &file);
             first.write(&call.bytes);
             await_count(|| executed(&server, call.name) > before);
             let held = server.counters().replays.held;
@@ -209,12 +227,13 @@ fn a_client_that_vanished_is_answered_from_any_port() {
     for (n, same) in [(0, false), (1, true)] {
         for call in calls(&mut setup, &root, n) {
             let before = executed(&server, call.name);
-            let mut first = choked(&server, &file);
+            let port = Port::reserve();
+            let mut first = choked(&server, port.number(), &file);
             first.write(&call.bytes);
             await_count(|| executed(&server, call.name) > before);
-            let from = if same { port(&first) } else { 0 };
             drop_silently(&first.stream).unwrap();
             drop(first);
+            let from = if same { port.number() } else { 0 };
             assert_eq!(send(&mut connect(&server, from), &call), NfsStat::Ok, "{}", call.name);
         }
     }
