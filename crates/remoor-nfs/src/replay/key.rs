@@ -32,15 +32,49 @@ impl ClientId {
     }
 }
 
+/// Longest arguments that are hashed whole, in bytes.
+pub const WHOLE: usize = 64 << 10;
+/// Bytes that are hashed of longer ones.
+pub const SAMPLED: usize = 2 * END + SAMPLES * SAMPLE;
+/// Of these, bytes at either end: the first hold all but the data.
+const END: usize = 4 << 10;
+const SAMPLES: usize = 64;
+/// Bytes of one sample: four lines of a processor's cache, which fetches neighbours together.
+const SAMPLE: usize = 256;
+
+/// Both ends of long arguments, and samples of what is between, one of each stretch of equal length.
+fn sample(seed: u64, args: &[u8]) -> Vec<u8> {
+    let (middle, end) = args[END..].split_at(args.len() - 2 * END);
+    let stretch = middle.len() / SAMPLES;
+    let mut sampled = Vec::with_capacity(SAMPLED);
+    sampled.extend_from_slice(&args[..END]);
+    let mut random = seed;
+    for stretch in middle.chunks_exact(stretch).take(SAMPLES) {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        let at = (random >> 32) as usize % (stretch.len() - SAMPLE);
+        sampled.extend_from_slice(&stretch[at..at + SAMPLE]);
+    }
+    sampled.extend_from_slice(end);
+    sampled
+}
+
 /// For whom a call is executed. Not the stamp: Linux before 5.1 puts a time there.
 pub type Credential = Option<(u32, u32)>;
 
 /// A call without its data. Two calls with equal keys are taken to be the same call.
 ///
-/// The arguments are hashed whole, since WRITEs of one xid often differ only in the middle of their data, with 128 bits of
-/// XXH3: no chance of a collision among any number of calls a server sees, at about the speed of memory, which matters because
-/// a WRITE of 1 MiB is hashed too. It is no cryptographic hash; who makes two of their own calls collide loses their own
-/// call, since address, uid and gid are compared as they are. The seed keeps others from preparing one for them.
+/// Arguments of up to [`WHOLE`] bytes, which is everything but long WRITEs, are hashed whole with 128 bits of XXH3: no chance
+/// of a collision among any number of calls a server sees. It is no cryptographic hash; who makes two of their own calls
+/// collide loses their own call, since address, uid and gid are compared as they are. The seed keeps others from preparing one
+/// for them.
+///
+/// Of a longer WRITE both ends and a sample of what is between are hashed: to read a mebibyte takes longer than all else
+/// that the cache does. What differs in the bytes that were left out only, is taken to be the same call if client, xid,
+/// credential, file handle, offset, count, stability, length and [`SAMPLED`] bytes agree, and the first reply may still be
+/// asked for. A client gives an xid again only after 2^32 calls, or after a restart, which ends its connections: a clean
+/// end settles the entry, and after any other an xid that begins at random, as those of Linux and libnfs do, meets the one
+/// of a WRITE of the same place with a chance of one in millions at the most. knfsd hashes 256 bytes (`RC_CSUMLEN` of
+/// fs/nfsd/cache.h). Where the samples lie depends on the seed, so that no layout of data keeps its changes out of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     // First what differs most, for the order of a tree.
@@ -62,7 +96,10 @@ impl Key {
         who: Credential,
         args: &[u8],
     ) -> Self {
-        let hash = XxHash3_128::oneshot_with_seed(seed, args);
+        let hash = match args.len() {
+            0..=WHOLE => XxHash3_128::oneshot_with_seed(seed, args),
+            _ => XxHash3_128::oneshot_with_seed(seed, &sample(seed, args)),
+        };
         Self { xid, args: hash, client, program, args_len: args.len(), credential: who }
     }
 
@@ -115,13 +152,37 @@ mod tests {
 
     #[test]
     fn one_byte_anywhere_in_a_write_makes_another_call() {
-        let mut data = vec![0; 1 << 20];
+        let mut data = vec![0; WHOLE];
         let first = key(HOST, b"host", 1, 7, None, &data);
-        for at in (0..data.len()).step_by(65_537) {
+        for at in (0..data.len()).step_by(4099) {
             data[at] ^= 1;
             assert_ne!(first, key(HOST, b"host", 1, 7, None, &data), "byte {at}");
             data[at] ^= 1;
         }
+    }
+
+    #[test]
+    fn of_a_long_write_both_ends_its_length_and_a_change_of_any_large_part_make_another_call() {
+        for len in [WHOLE + 1, 100_003, 1 << 20, (1 << 20) + 88] {
+            let mut data = vec![0; len];
+            let first = key(HOST, b"host", 1, 7, None, &data);
+            assert_eq!(sample(7, &data).len(), SAMPLED);
+            assert_ne!(first, key(HOST, b"host", 1, 7, None, &data[1..]));
+            let part = 2 * len.div_ceil(SAMPLES);
+            let parts = (0..len - part).step_by(part / 2 + 1).map(|at| at..at + part);
+            for part in parts.chain([0..1, END - 1..END, len - 1..len, len - END..len - END + 1]) {
+                data[part.clone()].iter_mut().for_each(|byte| *byte ^= 1);
+                assert_ne!(first, key(HOST, b"host", 1, 7, None, &data), "{part:?} of {len}");
+                data[part].iter_mut().for_each(|byte| *byte ^= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn where_samples_lie_depends_on_the_seed() {
+        let data: Vec<u8> = (0..1 << 20).map(|n: u32| (n >> 3) as u8 ^ (n >> 11) as u8).collect();
+        assert_ne!(sample(1, &data), sample(2, &data));
+        assert_eq!(sample(1, &data), sample(1, &data));
     }
 
     #[test]
