@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use divan::Bencher;
@@ -26,7 +26,7 @@ fn key(xid: u32, args: &[u8]) -> Key {
 
 /// All replies are acknowledged at once.
 fn read(_: ConnectionId) -> Standing {
-    Standing::Open { acked: Some(u64::MAX), retransmits: 0 }
+    Standing::Open { acked: Some(u64::MAX), retransmits: 0, silent: Duration::ZERO }
 }
 
 #[allow(clippy::disallowed_methods, reason = "an Instant has no other constructor")]

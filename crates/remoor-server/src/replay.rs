@@ -4,7 +4,8 @@
 //! something is sent or executed.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,13 +16,18 @@ use remoor_rpc::message::Call;
 use remoor_rpc::xdr::Writer;
 
 use crate::net::{Answer, End, How, Kind, Origin, Outbox, Standing};
+use crate::service::head;
+use crate::state::State;
 
 /// Caches that share the limits of [`Config`].
 const SHARDS: usize = 16;
 
-/// A call that may have to wait: its connection, and what is needed to execute it later.
+/// A call that may have to wait: what is needed to execute it later, and to count it.
 struct Held {
     connection: u64,
+    client: IpAddr,
+    received: Instant,
+    called: (u32, u32),
     record: Bytes,
     kind: Kind,
 }
@@ -31,14 +37,18 @@ type Shard = replay::ReplyCache<Held>;
 /// Replies to calls that must not be executed twice.
 pub(crate) struct Replies {
     shards: [Mutex<Shard>; SHARDS],
+    state: Arc<State>,
     seed: u64,
     outbox: OnceLock<Outbox>,
 }
 
 impl Replies {
-    pub(crate) fn new() -> Self {
-        let config = Config::default().shared_by(SHARDS);
+    /// Of a server in which so many threads execute calls.
+    pub(crate) fn new(state: Arc<State>, workers: usize) -> Self {
+        // All that execute may be of one shard.
+        let config = Config { running: workers, ..Config::default().shared_by(SHARDS) };
         Self {
+            state,
             shards: std::array::from_fn(|_| Mutex::new(Shard::new(config))),
             // Nobody else can prepare calls whose keys collide.
             seed: RandomState::new().hash_one(std::process::id()),
@@ -63,7 +73,8 @@ impl Replies {
         execute: impl FnOnce(Call, &mut Writer) -> bool,
     ) -> Answer {
         if let Some(number) = origin.ticket {
-            return self.execute(number, call, reply, execute);
+            let (shard, ticket, _) = split(number);
+            return self.execute(shard, ticket, call, reply, execute);
         }
         let Some(key) = self.key(origin, &call) else {
             execute(call, reply);
@@ -71,12 +82,19 @@ impl Replies {
         };
         let shard = key.shard(SHARDS);
         let caller = Caller { conn: ConnectionId(origin.connection), port: origin.peer.port() };
-        let held = Held { connection: origin.connection, kind: kind(&record), record };
+        let held = Held {
+            connection: origin.connection,
+            client: origin.peer.ip(),
+            received: Instant::now(),
+            called: (call.header.program, call.header.procedure),
+            kind: kind(&record),
+            record,
+        };
         match self.step(shard, |cache, now| cache.call(now, caller, key, held, &|c| self.standing(c))) {
-            Verdict::Execute(ticket, _) => self.execute(number(shard, ticket), call, reply, execute),
+            Verdict::Execute(ticket, _) => self.execute(shard, ticket, call, reply, execute),
             Verdict::Replay(ticket, kept) => {
                 reply.encoded(kept);
-                Answer::Tell(number(shard, ticket))
+                Answer::Tell(number(shard, ticket, Made::Before))
             }
             Verdict::Wait => Answer::Later,
             Verdict::Awaited => Answer::Never,
@@ -84,10 +102,14 @@ impl Replies {
         }
     }
 
-    /// The reply of [`Answer::Tell`] ends here.
-    pub(crate) fn told(&self, origin: &Origin, number: u64, end: u64) {
-        let (shard, ticket) = split(number);
-        self.locked(shard).sent(ticket, ConnectionId(origin.connection), end);
+    /// This reply, of [`Answer::Tell`], ends here.
+    pub(crate) fn told(&self, origin: &Origin, number: u64, reply: &Writer, end: u64) {
+        let (shard, ticket, made) = split(number);
+        if made == Made::Before {
+            return self.locked(shard).sent(ticket, ConnectionId(origin.connection), end);
+        }
+        let kept = copy(reply);
+        self.step(shard, |cache, now| cache.finish(now, ticket, kept, Some(end), &|c| self.standing(c)));
     }
 
     /// A connection ended.
@@ -130,19 +152,17 @@ impl Replies {
 
     fn execute(
         &self,
-        number: u64,
+        shard: usize,
+        ticket: Ticket,
         call: Call,
         reply: &mut Writer,
         execute: impl FnOnce(Call, &mut Writer) -> bool,
     ) -> Answer {
-        let (shard, ticket) = split(number);
         if !execute(call, reply) {
             self.step(shard, |cache, now| cache.abandon(now, ticket, &|c| self.standing(c)));
             return Answer::Now;
         }
-        let kept = copy(reply);
-        self.step(shard, |cache, now| cache.finish(now, ticket, kept, None, &|c| self.standing(c)));
-        Answer::Tell(number)
+        Answer::Tell(number(shard, ticket, Made::Now))
     }
 
     /// One step of a shard, and what follows from it.
@@ -158,15 +178,18 @@ impl Replies {
     fn act(&self, shard: usize, action: Action<Held>) {
         let Some(outbox) = self.outbox.get() else { return };
         match action {
-            Action::Replay { conn, ticket, reply } => {
+            Action::Probe(conn) => outbox.probe(conn.0),
+            Action::Replay { call, conn, ticket, reply } => {
                 let mut w = Writer::with_capacity(reply.len());
                 w.encoded(reply);
                 if let Some(end) = outbox.send(conn.0, &w, true) {
                     self.locked(shard).sent(ticket, conn, end);
+                    let bytes = (call.record.len(), w.len());
+                    self.state.metrics.answered(call.client, call.called, head(&w), bytes, call.received);
                 }
             }
             Action::Execute(ticket, held) => {
-                let number = number(shard, ticket);
+                let number = number(shard, ticket, Made::Now);
                 if !outbox.execute(held.connection, held.record, held.kind, number) {
                     self.step(shard, |cache, now| cache.abandon(now, ticket, &|c| self.standing(c)));
                 }
@@ -176,7 +199,9 @@ impl Replies {
 
     fn standing(&self, conn: ConnectionId) -> replay::Standing {
         match self.outbox.get().map(|outbox| outbox.standing(conn.0)) {
-            Some(Standing::Open { acked, retransmits }) => replay::Standing::Open { acked, retransmits },
+            Some(Standing::Open { acked, retransmits, silent }) => {
+                replay::Standing::Open { acked, retransmits, silent }
+            }
             Some(Standing::Ended(end)) => replay::Standing::Ended(ending(end)),
             Some(Standing::Gone) | None => replay::Standing::Gone,
         }
@@ -198,13 +223,22 @@ fn ending(end: End) -> replay::End {
     replay::End { how, acked: end.acked }
 }
 
-/// A ticket of any shard as a number.
-fn number(shard: usize, ticket: Ticket) -> u64 {
-    ticket.number() * SHARDS as u64 + shard as u64
+/// When a reply was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// For this call, and the cache does not have it yet.
+    Now,
+    Before,
 }
 
-fn split(number: u64) -> (usize, Ticket) {
-    ((number % SHARDS as u64) as usize, Ticket::from_number(number / SHARDS as u64))
+/// A ticket of any shard as a number.
+fn number(shard: usize, ticket: Ticket, made: Made) -> u64 {
+    (ticket.number() * SHARDS as u64 + shard as u64) << 1 | u64::from(made == Made::Before)
+}
+
+fn split(number: u64) -> (usize, Ticket, Made) {
+    let (made, of_shard) = (if number & 1 == 0 { Made::Now } else { Made::Before }, number >> 1);
+    ((of_shard % SHARDS as u64) as usize, Ticket::from_number(of_shard / SHARDS as u64), made)
 }
 
 /// The reply as it stands, in memory of its own.
@@ -222,9 +256,11 @@ mod tests {
 
     #[test]
     fn a_ticket_names_its_shard() {
-        for (shard, ticket) in [(0, 0), (15, 0), (7, 1 << 50)] {
-            let (of, back) = split(number(shard, Ticket::from_number(ticket)));
-            assert_eq!((of, back.number()), (shard, ticket));
+        for (shard, ticket, made) in [(0, 0, Made::Now), (15, 0, Made::Before), (7, 1 << 50, Made::Now)] {
+            assert_eq!(
+                split(number(shard, Ticket::from_number(ticket), made)),
+                (shard, Ticket::from_number(ticket), made)
+            );
         }
     }
 

@@ -217,8 +217,8 @@ impl Builder {
         let default = [SocketAddr::from((Ipv4Addr::LOCALHOST, NFS_PORT))];
         let named = !self.listen.is_empty() || !self.listeners.is_empty();
         let listen = if named { &self.listen } else { &default[..] };
-        let service = Arc::new(NfsService::new(exporter.state().clone()));
         let workers = self.workers.unwrap_or(DEFAULT_WORKERS);
+        let service = Arc::new(NfsService::new(exporter.state().clone(), workers));
         let (bound, relays) = (take(&mut self.listeners), take(&mut self.relays));
         let entrances = Entrances { addresses: listen, bound, relays };
         let net = net::start(service, entrances, workers, self.limits.clone())?;

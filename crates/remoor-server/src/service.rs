@@ -87,12 +87,14 @@ pub(crate) struct NfsService {
 }
 
 impl NfsService {
-    pub(crate) fn new(state: Arc<State>) -> Self {
+    /// For so many threads.
+    pub(crate) fn new(state: Arc<State>, workers: usize) -> Self {
         let programs = [
             Served::new(&remoor_nfs::v3::PROGRAM, v3::rows()),
             Served::new(&remoor_nfs::mnt::PROGRAM, mnt::rows()),
         ];
-        Self { state, programs, garbage: AtomicU64::new(0), replies: Replies::new() }
+        let replies = Replies::new(state.clone(), workers);
+        Self { state, programs, garbage: AtomicU64::new(0), replies }
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -169,7 +171,7 @@ fn credential(credential: &OpaqueAuth, procedure: u32) -> Result<Option<AuthSys>
 }
 
 /// What of a reply tells how the call ended.
-fn head(reply: &Writer) -> &[u8] {
+pub(crate) fn head(reply: &Writer) -> &[u8] {
     let (segments, tail) = reply.parts();
     let first = segments.first().map_or(tail, |segment| &segment[..]);
     &first[..HEAD.min(first.len())]
@@ -231,8 +233,8 @@ impl Service for NfsService {
         self.replies.started(outbox);
     }
 
-    fn told(&self, origin: &Origin, ticket: u64, end: u64) {
-        self.replies.told(origin, ticket, end);
+    fn told(&self, origin: &Origin, ticket: u64, reply: &Writer, end: u64) {
+        self.replies.told(origin, ticket, reply, end);
     }
 
     fn ended(&self, connection: ConnectionId, end: End) {

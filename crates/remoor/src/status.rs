@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
-use remoor_server::control::{Answer, ClientStatus, Request, Status};
+use remoor_server::control::{Answer, ClientStatus, Replays, Request, Status};
 
 use crate::control::{Target, print, print_json, unexpected};
 use crate::{Failure, columns};
@@ -103,13 +103,18 @@ fn head(status: &Status) -> String {
             connections.broken,
             status.port_refusals
         ),
-        format!(
-            "{} calls, {:.1} a second; {} answered from the reply cache",
-            status.calls, status.calls_per_second, status.replayed_calls
-        ),
+        format!("{} calls, {:.1} a second", status.calls, status.calls_per_second),
+        replays(&status.replays),
     ];
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     lines + &columns::row("listening on", 13, &listen.join(" "))
+}
+
+fn replays(replays: &Replays) -> String {
+    let Replays { same_connection, same_port, other_port, inferred } = replays;
+    format!(
+        "from the reply cache: {same_connection} on the same connection, {same_port} from the same port, {other_port} from another port, {inferred} inferred"
+    )
 }
 
 /// A table with its header first, or that there is nothing to show. The columns `numbers` are aligned to the right.
@@ -291,7 +296,7 @@ mod tests {
             calls: 133,
             calls_per_second: 12.34,
             port_refusals: 4,
-            replayed_calls: 5,
+            replays: Replays { other_port: 5, ..Replays::default() },
             clients: (0..50).map(client).collect(),
             exports: vec![export],
             procedures: vec![procedure],

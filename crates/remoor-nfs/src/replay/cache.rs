@@ -1,14 +1,14 @@
 //! The machine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::config::{Config, MAX_TWINS};
 use super::counters::{Counters, Replayed};
 use super::entry::{Entry, EntryId, Owners, State};
-use super::hold::Holds;
+use super::hold::{Hold, Holds};
 use super::key::{ClientId, Key};
 use super::rule::{ConnectionId, End, Judgement, Question, Standing, judge};
 use super::shelf::Shelf;
@@ -58,8 +58,13 @@ pub enum Verdict<C> {
 pub enum Action<C> {
     /// As [`Verdict::Execute`].
     Execute(Ticket, C),
+    /// Make the kernel ask this connection's peer whether it lives, as soon as it has been silent for
+    /// [`super::PROBE_IDLE`] (Linux: `TCP_KEEPIDLE`).
+    Probe(ConnectionId),
     /// Send this on this connection, then [`ReplyCache::sent`].
     Replay {
+        /// The call that waited.
+        call: C,
         /// Where to.
         conn: ConnectionId,
         /// For [`ReplyCache::sent`].
@@ -81,6 +86,8 @@ pub struct ReplyCache<C> {
     pub(super) shelf: Shelf,
     pub(super) reply_bytes: usize,
     pub(super) counters: Counters,
+    /// Entries in progress.
+    running: usize,
     holds: Holds<C>,
     actions: VecDeque<Action<C>>,
     next: EntryId,
@@ -109,7 +116,8 @@ impl<C> ReplyCache<C> {
     /// An empty cache.
     pub fn new(config: Config) -> Self {
         Self {
-            config,
+            config: config.sound(),
+            running: 0,
             entries: BTreeMap::new(),
             index: BTreeSet::new(),
             owners: Owners::default(),
@@ -149,6 +157,10 @@ impl<C> ReplyCache<C> {
         probe: Probe<'_>,
     ) {
         let Some(entry) = self.entries.get_mut(&ticket.0) else { return };
+        if !matches!(entry.state, State::Running) {
+            return;
+        }
+        self.running -= 1;
         self.reply_bytes += reply.len();
         let key = entry.key;
         (entry.state, entry.end) = (State::Done(reply), sent);
@@ -281,6 +293,10 @@ impl<C> ReplyCache<C> {
             match self.judge(question, id, probe) {
                 Judgement::Replay { inferred } => return self.replay_to(id, caller, inferred),
                 Judgement::Look(at) => decision = sooner(decision, at),
+                Judgement::Probe(at) => {
+                    self.actions.push_back(Action::Probe(self.entries[&id].owner));
+                    decision = sooner(decision, Some(at));
+                }
                 Judgement::New { settled: true } => drop(self.remove(id)),
                 Judgement::New { settled: false } => {}
             }
@@ -292,7 +308,7 @@ impl<C> ReplyCache<C> {
     fn judge(&mut self, question: Question, id: EntryId, probe: Probe<'_>) -> Judgement {
         let entry = &self.entries[&id];
         let standing = match entry.state {
-            State::Running => Standing::Open { acked: None, retransmits: 0 },
+            State::Running => Standing::Open { acked: None, retransmits: 0, silent: Duration::ZERO },
             State::Done(_) => self.owners.standing(entry.owner, probe),
         };
         judge(&self.config, entry, standing, question)
@@ -334,6 +350,7 @@ impl<C> ReplyCache<C> {
         self.owners.add(caller.conn);
         self.clients.entry(key.client()).or_default().entries += 1;
         self.entries.insert(id, Entry::new(now, key, caller.conn, caller.port));
+        self.running += 1;
         self.counters.executed += 1;
         Some(Ticket(id))
     }
@@ -365,7 +382,8 @@ impl<C> ReplyCache<C> {
     fn answer_held(&mut self, now: Instant, id: EntryId, key: &Key, how: Replayed) {
         while let Some(hold) = self.holds.take(key) {
             let Some(reply) = self.hand_over(now, id, hold.caller, how) else { return };
-            self.actions.push_back(Action::Replay { conn: hold.caller.conn, ticket: Ticket(id), reply });
+            let Hold { caller: Caller { conn, .. }, call, .. } = hold;
+            self.actions.push_back(Action::Replay { call, conn, ticket: Ticket(id), reply });
         }
     }
 
@@ -396,8 +414,9 @@ impl<C> ReplyCache<C> {
 
     fn execute_held(&mut self, now: Instant, key: &Key, probe: Probe<'_>) {
         let Some(caller) = self.holds.first(key).map(|hold| hold.caller) else { return };
-        // Full of calls in progress: one of them will end.
-        let Some(ticket) = self.begin(now, caller, *key, probe) else {
+        // Else one of those in progress will end; see `Config::least_entries`.
+        let begins = self.running < self.config.most_begun();
+        let Some(ticket) = begins.then(|| self.begin(now, caller, *key, probe)).flatten() else {
             return self.holds.look_again(key, Some(now + super::HOLD_LOOK));
         };
         self.holds.look_again(key, None);
@@ -408,6 +427,7 @@ impl<C> ReplyCache<C> {
 
     pub(super) fn remove(&mut self, id: EntryId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
+        self.running -= usize::from(matches!(entry.state, State::Running));
         self.index.remove(&(entry.key, id));
         self.owners.remove(entry.owner);
         self.reply_bytes -= entry.bytes();

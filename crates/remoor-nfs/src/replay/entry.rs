@@ -134,6 +134,8 @@ impl Owners {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::key::ClientId;
     use super::super::rule::How;
     use super::super::tests::epoch;
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn the_first_end_counts_and_is_forgotten_with_the_last_entry() {
         let (mut owners, conn) = (Owners::default(), ConnectionId(1));
-        let open = Standing::Open { acked: Some(7), retransmits: 0 };
+        let open = Standing::Open { acked: Some(7), retransmits: 0, silent: Duration::ZERO };
         let end = |how| End { how, acked: 7 };
         owners.add(conn);
         owners.add(conn);

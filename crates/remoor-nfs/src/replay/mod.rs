@@ -20,7 +20,8 @@
 //! | another | in progress | held until done, then as below |
 //! | another | reset, timed out, superseded, or ended with the reply unacknowledged | answered from the cache |
 //! | another | closed cleanly, reply acknowledged | new work |
-//! | another | open, reply acknowledged, and still open after [`Config::grace`] | new work: another live client |
+//! | another | open, reply acknowledged, heard since, and still open after [`Config::grace`] | new work: another live client |
+//! | another | open, reply acknowledged, but silent | held while it is probed: until it is heard (as above), it is reset, or it has not answered for [`PROBE_ANSWER`] (answered from the cache) |
 //! | another | open, reply not acknowledged | held: until the acknowledgement (new work), the connection's end, [`RETRANSMITS`] of the reply without an answer, [`REPEATS`] of the held call, or [`HOLD_LIMIT`] (answered from the cache) |
 //!
 //! The grace is for what an acknowledgement does not say: a client may leave a connection whose reply it has not read,
@@ -28,9 +29,12 @@
 //! queued there while the client was already answered elsewhere.
 //!
 //! What cannot be told apart: two live clients equal in address, machine name, credentials, xid and bytes, of which the
-//! first's connection broke, or left the reply unacknowledged; and a client that sends the same xid and bytes on one
-//! connection as new work. Both are answered from the cache. The other way round, a client is executed twice only if its
-//! connection acknowledged the reply and outlives the grace (a half-open connection of a host whose RST was lost).
+//! first's connection broke, left the reply unacknowledged, or could not be reached for [`PROBE_ANSWER`]; and a client
+//! that sends the same xid and bytes on one connection as new work. Both are answered from the cache. The other way round,
+//! a client is executed twice only if it comes back while something still answers for the connection it left unread: its
+//! own kernel, because the socket was not closed within the grace, or a device that keeps connections alive for a dead
+//! host. Through a relay that ends the server's side with a FIN although its client's side was reset, a lost reply looks
+//! like one that was read.
 //!
 //! | module | subject |
 //! |---|---|
@@ -51,9 +55,11 @@ mod rule;
 mod shelf;
 
 pub use cache::{Action, Caller, ReplyCache, Ticket, Verdict};
-pub use config::{Config, HOLD_LIMIT, HOLD_LOOK, MIN_KEEP, REPEATS, RETRANSMITS};
+pub use config::{
+    Config, HOLD_LIMIT, HOLD_LOOK, MIN_KEEP, PROBE_ANSWER, PROBE_EVERY, PROBE_IDLE, REPEATS, RETRANSMITS,
+};
 pub use counters::{Counters, Replayed};
-pub use key::{ClientId, Credential, Key, is_kept};
+pub use key::{ClientId, Credential, Key, SAMPLED, WHOLE, is_kept};
 pub use rule::{ConnectionId, End, How, Standing};
 
 #[cfg(test)]

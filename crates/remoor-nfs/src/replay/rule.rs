@@ -1,8 +1,10 @@
 //! Whether an equal call on another connection is the same call, by what is known of the connection that was answered.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::config::{Config, HOLD_LIMIT, HOLD_LOOK, REPEATS, RETRANSMITS};
+use super::config::{
+    Config, HEARD_AFTER, HOLD_LIMIT, HOLD_LOOK, PROBE_ANSWER, PROBE_EVERY, PROBE_IDLE, REPEATS, RETRANSMITS,
+};
 use super::entry::{Entry, State};
 
 /// A connection of the server. Never used twice by one process.
@@ -41,8 +43,10 @@ pub enum Standing {
         /// Bytes of replies, record marks included, that the *client* acknowledged; `None` through a relay, whose
         /// acknowledgement says nothing of the client.
         acked: Option<u64>,
-        /// Retransmissions and probes in a row without an answer (Linux: `tcpi_backoff`, `tcpi_probes`).
+        /// Retransmissions and probes in a row without an answer (Linux: `tcpi_retransmits`, `tcpi_probes`).
         retransmits: u32,
+        /// Time since its TCP was last heard (Linux: `tcpi_last_ack_recv`).
+        silent: Duration,
     },
     /// It is gone.
     Ended(End),
@@ -70,6 +74,8 @@ pub(super) enum Judgement {
     New { settled: bool },
     /// To be looked at again, then or when something happens.
     Look(Option<Instant>),
+    /// Likewise; until then the connection that was answered is to be probed.
+    Probe(Instant),
 }
 
 /// The table of the module's documentation, for a call on a connection that has not asked for this entry before.
@@ -81,7 +87,9 @@ pub(super) fn judge(config: &Config, entry: &Entry, standing: Standing, question
         Standing::Ended(end) if is_settled(entry, end) => Judgement::New { settled: true },
         Standing::Ended(_) => Judgement::Replay { inferred: false },
         Standing::Gone => gone(question),
-        Standing::Open { acked, .. } if has_reached(entry, acked) => received(config, question),
+        Standing::Open { acked, silent, .. } if has_reached(entry, acked) => {
+            received(config, silent, question)
+        }
         Standing::Open { retransmits, .. } => unacknowledged(retransmits, question),
     }
 }
@@ -105,12 +113,18 @@ fn gone(question: Question) -> Judgement {
     Judgement::Look(Some(late))
 }
 
-fn received(config: &Config, question: Question) -> Judgement {
-    let ripe = question.since + config.grace;
-    if question.forced || question.now >= ripe {
-        Judgement::New { settled: false }
-    } else {
-        Judgement::Look(Some(ripe))
+/// A client that lives answers a probe. The kernel of one that does not, or no longer knows the connection, resets it, or
+/// nothing comes back from a host that is gone.
+fn received(config: &Config, silent: Duration, question: Question) -> Judgement {
+    let Question { now, since, forced, .. } = question;
+    let ripe = since + config.grace;
+    let lives = now.saturating_duration_since(since) >= silent + HEARD_AFTER.min(config.grace);
+    let mute = now >= since + PROBE_ANSWER && silent >= PROBE_IDLE + PROBE_ANSWER;
+    match (forced || lives, mute) {
+        (true, _) if forced || now >= ripe => Judgement::New { settled: false },
+        (true, _) => Judgement::Look(Some(ripe)),
+        (false, true) => Judgement::Replay { inferred: true },
+        (false, false) => Judgement::Probe(now + PROBE_EVERY),
     }
 }
 
@@ -126,7 +140,6 @@ fn unacknowledged(retransmits: u32, question: Question) -> Judgement {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use std::time::Duration;
 
     use super::super::key::{ClientId, Key};
     use super::super::tests::epoch;
@@ -141,7 +154,11 @@ mod tests {
     }
 
     fn open(acked: Option<u64>, retransmits: u32) -> Standing {
-        Standing::Open { acked, retransmits }
+        Standing::Open { acked, retransmits, silent: Duration::ZERO }
+    }
+
+    fn silent(time: Duration) -> Standing {
+        Standing::Open { acked: Some(END), retransmits: 0, silent: time }
     }
 
     fn ended(how: How, acked: u64) -> Standing {
@@ -173,6 +190,12 @@ mod tests {
             (ended(How::Clean, END - 1), ms(0), 1, replay(false)),
             (ended(How::Clean, END), ms(0), 1, new(true)),
             (open(Some(END), 0), ms(0), 1, held),
+            (silent(grace), grace, 1, held),
+            (silent(grace - HEARD_AFTER), grace, 1, new(false)),
+            (silent(PROBE_IDLE * 60), PROBE_ANSWER - ms(1), 1, held),
+            (silent(PROBE_IDLE * 60), PROBE_ANSWER, 1, replay(true)),
+            (silent(PROBE_IDLE), PROBE_ANSWER, 1, held),
+            (silent(PROBE_IDLE + PROBE_ANSWER), PROBE_IDLE + PROBE_ANSWER, 1, replay(true)),
             (open(Some(END), 0), grace, 1, new(false)),
             (open(Some(END), 0), ms(0), 9, held),
             (open(Some(END), 9), grace, 1, new(false)),
@@ -190,7 +213,10 @@ mod tests {
             let got = told(State::Done(Bytes::new()), Some(END), standing, waited, asked);
             match expected {
                 Some(expected) => assert_eq!(got, expected, "{standing:?} {waited:?} {asked}: {name}"),
-                None => assert!(matches!(got, Judgement::Look(Some(_))), "{standing:?} {waited:?}: {got:?}"),
+                None => assert!(
+                    matches!(got, Judgement::Look(Some(_)) | Judgement::Probe(_)),
+                    "{standing:?} {waited:?}: {got:?}"
+                ),
             }
         }
     }

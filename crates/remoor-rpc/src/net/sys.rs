@@ -16,6 +16,9 @@ pub struct Acknowledgement {
     /// Retransmissions or window probes since the last acknowledgement; also the back-off of a window that stays
     /// closed although its probes are acknowledged.
     pub retransmits: u32,
+    /// Retransmissions or probes in a row that were not answered at all: without the back-off of a window that stays
+    /// closed although its probes are.
+    pub unanswered: u32,
     /// Segments sent again since the connection began, tail loss probes included (RFC 8985 section 7), which
     /// `retransmits` leaves out.
     pub retransmitted: u32,
@@ -36,6 +39,7 @@ pub fn acknowledgement(socket: &impl AsFd) -> io::Result<Acknowledgement> {
         unacked: info.tcpi_unacked,
         probes: u32::from(info.tcpi_probes),
         retransmits: u32::from(info.tcpi_retransmits.max(info.tcpi_backoff).max(info.tcpi_probes)),
+        unanswered: u32::from(info.tcpi_retransmits.max(info.tcpi_probes)),
         retransmitted: info.tcpi_total_retrans,
         last_ack_received: Duration::from_millis(u64::from(info.tcpi_last_ack_recv)),
         round_trip: Duration::from_micros(u64::from(info.tcpi_rtt)),

@@ -114,7 +114,7 @@ impl Desk {
             calls,
             calls_per_second: self.monitor.rate(Instant::now(), calls),
             port_refusals: state.port_refusals(),
-            replayed_calls: (self.replays)().hits(),
+            replays: (self.replays)().into(),
             clients: status::clients(&census.peers, &clients, &state.mounts(), uptime.as_millis() as u64),
             exports: self.exports(),
             procedures,

@@ -29,7 +29,7 @@ pub use health::{ExportHealth, Health};
 pub(crate) use lock::NodeLock;
 pub use lock::Taken;
 pub use socket::ControlError;
-pub use status::{ClientStatus, ExportStatus, Status};
+pub use status::{ClientStatus, ExportStatus, Replays, Status};
 
 use crate::exporter::{Changes, Listed, Reload};
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use remoor_nfs::replay::Counters;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{ClientCalls, ProcedureStats};
@@ -36,13 +37,34 @@ pub struct Status {
     /// Calls refused because a `secure` export was used from a port of 1024 or above.
     pub port_refusals: u64,
     /// Calls answered from the reply cache.
-    pub replayed_calls: u64,
+    #[serde(default)]
+    pub replays: Replays,
     /// Those with connections or calls, the busiest first.
     pub clients: Vec<ClientStatus>,
     /// In the order of the table of exports.
     pub exports: Vec<ExportStatus>,
     /// Those that were called.
     pub procedures: Vec<ProcedureStats>,
+}
+
+/// Calls answered from the reply cache, by what is known of the connection of the first such call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replays {
+    /// It came on the same one.
+    pub same_connection: u64,
+    /// It is gone; the call came from the same port.
+    pub same_port: u64,
+    /// It is gone; the call came from another port.
+    pub other_port: u64,
+    /// It was not seen to end, but did not acknowledge the reply, or did not answer.
+    pub inferred: u64,
+}
+
+impl From<Counters> for Replays {
+    fn from(counters: Counters) -> Self {
+        let Counters { same_connection, same_port, other_port, inferred, .. } = counters;
+        Self { same_connection, same_port, other_port, inferred }
+    }
 }
 
 /// What a client does.

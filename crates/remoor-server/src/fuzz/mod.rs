@@ -12,6 +12,7 @@ use remoor_nfs::v3::FileHandle;
 use remoor_rpc::record::Record;
 use remoor_rpc::xdr::Writer;
 
+use crate::MIN_WORKERS;
 use crate::exports::Exports;
 use crate::handle::Signer;
 use crate::net::{Answer, Origin, Relay, Service};
@@ -85,7 +86,7 @@ fn service() -> Option<NfsService> {
         .list
         .into_iter()
         .map(|export| ServedExport::of(export.path, EXPORT_ID, Arc::new(vfs()), export.rules));
-    Some(NfsService::new(Arc::new(State::new(served.collect(), signer(), [0; 8]))))
+    Some(NfsService::new(Arc::new(State::new(served.collect(), signer(), [0; 8])), MIN_WORKERS))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use remoor_rpc::xdr::Writer;
@@ -56,16 +57,15 @@ impl Session {
         let origin = Origin { connection, peer: PEER, is_client: true, ticket };
         let mut reply = Writer::new();
         let answer = self.service.serve(&origin, record, &mut reply);
-        let replied = |reply: Writer| {
-            let end = self.wires.sent(connection, reply.len());
-            (end, Served::Reply(remoor_rpc::xdr::contiguous(reply.finish())))
-        };
+        let sent = || self.wires.sent(connection, reply.len());
         match answer {
-            Ok(Answer::Now) => replied(reply).1,
+            Ok(Answer::Now) => {
+                sent();
+                Served::Reply(reply.into_bytes())
+            }
             Ok(Answer::Tell(ticket)) => {
-                let (end, served) = replied(reply);
-                self.service.told(&origin, ticket, end);
-                served
+                self.service.told(&origin, ticket, &reply, sent());
+                Served::Reply(reply.into_bytes())
             }
             Ok(Answer::Later) => Served::Later,
             Ok(Answer::Never) => Served::Never,
@@ -156,12 +156,16 @@ impl Network for Wires {
 
     fn standing(&self, connection: ConnectionId) -> Standing {
         let acked = self.locked().open.get(&connection).copied();
-        acked.map_or(Standing::Gone, |acked| Standing::Open { acked: Some(acked), retransmits: 0 })
+        acked.map_or(Standing::Gone, |acked| Standing::Open {
+            acked: Some(acked),
+            retransmits: 0,
+            silent: Duration::ZERO,
+        })
     }
 
     fn local_ip(&self, _: ConnectionId) -> Option<IpAddr> {
         None
     }
 
-    fn reset(&self, _: ConnectionId) {}
+    fn probe(&self, _: ConnectionId) {}
 }

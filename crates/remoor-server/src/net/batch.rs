@@ -201,7 +201,7 @@ impl<S: Service> Net<S> {
             Ok(Answer::Now) => return Some(connection.gather(&hands.reply).0),
             Ok(Answer::Tell(ticket)) => {
                 let (bytes, end) = connection.gather(&hands.reply);
-                self.service.told(&origin, ticket, end);
+                self.service.told(&origin, ticket, &hands.reply, end);
                 return Some(bytes);
             }
             Ok(Answer::Later) => connection.promise(),

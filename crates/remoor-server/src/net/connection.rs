@@ -16,19 +16,19 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use remoor_rpc::net::acknowledgement;
+use remoor_rpc::net::{Acknowledgement, acknowledgement};
 use remoor_rpc::record::{self, RecordReader};
 use remoor_rpc::xdr::Writer;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::connect_unspec;
-use socket2::Socket;
+use socket2::{Socket, TcpKeepalive};
 
 use super::crew::Worker;
 use super::lane::{Call, Lane};
 use super::lapse::Epoch;
-use super::limits::{Limits, MIN_READ_BYTES, READ_BYTES, REPLY_PAGES_BYTES};
+use super::limits::{Limits, MAX_PROBES, MIN_READ_BYTES, PROBE_IDLE, READ_BYTES, REPLY_PAGES_BYTES};
 use super::load::{Load, Share};
 use super::outgoing::Outgoing;
 use super::pace::Pace;
@@ -63,6 +63,8 @@ pub(super) struct Connection {
     /// Calls that the service answers later; below 0 while the answer of one is sent before the worker that asked for it
     /// knows that it comes later.
     awaited: AtomicIsize,
+    /// The kernel was told to probe it.
+    probes: AtomicBool,
     /// Why the socket is dead, once somebody has asked it.
     dead: OnceLock<How>,
     /// The client has ended its side; close when the last reply is out.
@@ -154,6 +156,7 @@ impl Connection {
             share: Share::new(load),
             throttled: AtomicBool::new(false),
             awaited: AtomicIsize::new(0),
+            probes: AtomicBool::new(false),
             dead: OnceLock::new(),
             ended: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -220,9 +223,26 @@ impl Connection {
         *self.dead.get_or_init(ask)
     }
 
-    /// Bytes of replies that the peer's TCP has acknowledged, and retransmissions in a row that were not.
-    pub(super) fn acknowledged(&self) -> (u64, u32) {
-        acknowledgement(&self.socket).map_or((0, 0), |known| (known.acked_bytes, known.retransmits))
+    /// What the kernel knows of the bytes sent to the peer.
+    pub(super) fn acknowledged(&self) -> Acknowledgement {
+        acknowledgement(&self.socket).unwrap_or_default()
+    }
+
+    /// Makes the kernel send a keepalive probe at once if the peer has been silent for a second, else then. A peer that
+    /// lives acknowledges it (RFC 9293 section 3.8.4), one that does not know the connection resets it. Setting the time
+    /// again begins anew (`tcp_sock_set_keepidle_locked`), so that asking often sends often.
+    pub(super) fn probe(&self) {
+        let probing = TcpKeepalive::new().with_time(PROBE_IDLE).with_interval(PROBE_IDLE);
+        // Silence alone does not end the connection: a host that was unreachable for a while is not reset.
+        let _ = self.socket.set_tcp_keepalive(&probing.with_retries(MAX_PROBES));
+        self.probes.store(true, Relaxed);
+    }
+
+    /// Ends what [`Connection::probe`] began.
+    pub(super) fn calm(&self) {
+        if self.probes.swap(false, Relaxed) {
+            let _ = self.socket.set_keepalive(false);
+        }
     }
 
     /// Whether more replies wait than the limit allows, so that no further call is to be read or executed.
@@ -370,7 +390,6 @@ impl Connection {
     }
 
     /// Adds a call that was not received just now.
-    #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
     pub(super) fn push(&self, call: Call) {
         self.share.received(1, call.record.len());
         locked(&self.lane).push(call);
@@ -382,7 +401,6 @@ impl Connection {
     }
 
     /// A call that was to be answered later is.
-    #[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
     pub(super) fn keep_promise(&self) {
         self.awaited.fetch_sub(1, SeqCst);
     }

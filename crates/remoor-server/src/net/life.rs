@@ -203,7 +203,7 @@ impl<S: Service> Net<S> {
         connection.share.partial(0);
         connection.share.unsent(0);
         self.unthrottle();
-        let (acked, _) = connection.acknowledged();
+        let acked = connection.acknowledged().acked_bytes;
         self.service.ended(connection.origin.connection, End { how, acked });
     }
 
@@ -227,6 +227,7 @@ impl<S: Service> Net<S> {
     }
 
     fn sweep(&self, connection: &Arc<Connection>, now: u64) {
+        connection.calm();
         let still = now.saturating_sub(connection.progress_millis.load(Relaxed));
         if still >= SWEEP.as_millis() as u64 {
             connection.shrink();

@@ -108,6 +108,10 @@ pub(super) const STALL_WHEN_FULL: Duration = Duration::from_secs(5);
 pub(super) const YIELD_AFTER: Duration = Duration::from_secs(1);
 /// Pending connections the kernel keeps for `accept`.
 pub(super) const LISTEN_BACKLOG: i32 = 1024;
+/// How long a peer must be silent before it is probed; the least that TCP_KEEPIDLE takes (tcp(7)).
+pub(super) const PROBE_IDLE: Duration = Duration::from_secs(1);
+/// Probes without an answer that end a connection: the most that TCP_KEEPCNT takes.
+pub(super) const MAX_PROBES: u32 = 127;
 /// How often connections are looked through for idle and stalled ones.
 pub(super) const SWEEP: Duration = Duration::from_secs(1);
 /// How often the server notes that it runs: twenty times a second is next to nothing for a processor.

@@ -38,10 +38,15 @@ impl<S: Service> Network for Net<S> {
 
     fn standing(&self, connection: ConnectionId) -> Standing {
         let Some(connection) = self.connection(connection) else { return Standing::Gone };
-        let (acked, retransmits) = connection.acknowledged();
-        match connection.is_reset() {
-            true => Standing::Ended(End { how: connection.death(), acked }),
-            false => Standing::Open { acked: Some(acked).filter(|_| !connection.is_relayed()), retransmits },
+        let known = connection.acknowledged();
+        let acked = known.acked_bytes;
+        if connection.is_reset() {
+            return Standing::Ended(End { how: connection.death(), acked });
+        }
+        Standing::Open {
+            acked: (!connection.is_relayed()).then_some(acked),
+            retransmits: known.unanswered,
+            silent: known.last_ack_received,
         }
     }
 
@@ -49,9 +54,9 @@ impl<S: Service> Network for Net<S> {
         self.connection(connection)?.local_ip()
     }
 
-    fn reset(&self, connection: ConnectionId) {
+    fn probe(&self, connection: ConnectionId) {
         if let Some(connection) = self.connection(connection) {
-            Net::reset(self, &connection, "the service asks for it");
+            connection.probe();
         }
     }
 }
@@ -111,7 +116,7 @@ mod tests {
             assert!(self.outbox.set(outbox).is_ok());
         }
 
-        fn told(&self, origin: &Origin, ticket: u64, end: u64) {
+        fn told(&self, origin: &Origin, ticket: u64, _: &Writer, end: u64) {
             self.events.send(Event::Told(origin.connection, ticket, end)).unwrap();
         }
 
@@ -258,16 +263,32 @@ mod tests {
     #[test]
     fn a_connection_may_be_reset_instead_of_an_answer() {
         let rig = Rig::new();
-        let (mut first, mut second) = (rig.connect(), rig.connect());
+        let mut first = rig.connect();
         call(&mut first, b"reset");
         let origin = rig.served();
         assert_eq!(rig.event(), Event::Ended(origin.connection, How::Reset, 0));
         let error = first.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        call(&mut second, b"never");
-        let origin = rig.served();
-        rig.outbox().reset(origin.connection);
-        assert_eq!(second.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_peer_that_is_probed_is_heard() {
+        let rig = Rig::new();
+        let mut client = rig.connect();
+        call(&mut client, b"now");
+        let id = rig.served().connection;
+        assert_eq!(reply(&mut client), b"now");
+        let silent = || match rig.outbox().standing(id) {
+            Standing::Open { silent, .. } => silent,
+            ended => panic!("{ended:?}"),
+        };
+        while silent() < super::super::limits::PROBE_IDLE {
+            std::thread::yield_now();
+        }
+        while silent() >= super::super::limits::PROBE_IDLE {
+            rig.outbox().probe(id);
+            std::thread::yield_now();
+        }
     }
 
     #[test]

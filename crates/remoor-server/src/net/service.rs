@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Weak;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use remoor_rpc::xdr::Writer;
@@ -18,9 +18,9 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn serve(&self, origin: &Origin, record: Bytes, reply: &mut Writer) -> Result<Answer, Malformed>;
     /// The service runs from now on, and can answer calls later.
     fn started(&self, _: Outbox) {}
-    /// The reply of an [`Answer::Tell`] ends at this position in the stream of bytes to the client. It may not have been
-    /// sent yet.
-    fn told(&self, _: &Origin, _ticket: u64, _end: u64) {}
+    /// This reply, of an [`Answer::Tell`], ends at this position in the stream of bytes to the client. It may not have
+    /// been sent yet.
+    fn told(&self, _: &Origin, _ticket: u64, _reply: &Writer, _end: u64) {}
     /// A connection has ended; told once. Nothing can be sent to it any more.
     fn ended(&self, _: ConnectionId, _: End) {}
     /// Called at the latest when it last asked to be, or after [`TICK`](super::limits::LAPSE_TICK).
@@ -55,7 +55,6 @@ pub(crate) struct Origin {
 }
 
 /// What becomes of a call.
-#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The reply was written.
@@ -93,15 +92,17 @@ pub(crate) struct End {
 }
 
 /// What the kernel knows of a connection.
-#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Its socket has no error, and neither side is known to have left.
     Open {
-        /// As in [`End`]; `None` where a relay acknowledges, and not the client.
+        /// Bytes of replies, record marks included, that the client's TCP acknowledged; `None` through a relay, of
+        /// whose client nothing is known.
         acked: Option<u64>,
         /// Retransmissions and probes in a row that were not answered.
         retransmits: u32,
+        /// Time since the peer's TCP was last heard.
+        silent: Duration,
     },
     /// It is at its end; [`Service::ended`] was or will be told.
     Ended(End),
@@ -110,21 +111,18 @@ pub(crate) enum Standing {
 }
 
 /// What a service may do of its own accord. Calls of it do nothing once the server has stopped.
-#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
 #[derive(Clone)]
 pub(crate) struct Outbox(Weak<dyn Network>);
 
 /// The network as an [`Outbox`] sees it.
-#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
 pub(crate) trait Network: Send + Sync {
     fn send(&self, to: ConnectionId, reply: &Writer, answers: bool) -> Option<u64>;
     fn execute(&self, connection: ConnectionId, record: Bytes, kind: Kind, ticket: u64) -> bool;
     fn standing(&self, connection: ConnectionId) -> Standing;
     fn local_ip(&self, connection: ConnectionId) -> Option<IpAddr>;
-    fn reset(&self, connection: ConnectionId);
+    fn probe(&self, connection: ConnectionId);
 }
 
-#[cfg_attr(not(test), allow(dead_code, reason = "what only the reply cache needs"))]
 impl Outbox {
     pub(crate) fn new(network: Weak<dyn Network>) -> Self {
         Self(network)
@@ -152,10 +150,11 @@ impl Outbox {
         self.0.upgrade()?.local_ip(connection)
     }
 
-    /// Resets a connection.
-    pub(crate) fn reset(&self, connection: ConnectionId) {
+    /// Makes the kernel ask the peer whether it lives, as soon as it has been silent for a second. Its answer shows in
+    /// [`Outbox::standing`].
+    pub(crate) fn probe(&self, connection: ConnectionId) {
         if let Some(network) = self.0.upgrade() {
-            network.reset(connection);
+            network.probe(connection);
         }
     }
 }

@@ -28,7 +28,8 @@ fn header(command: u8, client: [u8; 4], port: u16) -> Vec<u8> {
     [b"\r\n\r\n\0\r\nQUIT\n", &[command, 0x11, 0, 12][..], &addresses].concat()
 }
 
-fn relayed(server: &Running, client: [u8; 4], port: u16) -> Client {
+/// A connection of a relay, for this client.
+pub(crate) fn relayed(server: &Running, client: [u8; 4], port: u16) -> Client {
     let mut connection = Client::connect(server);
     connection.write(&header(PROXY, client, port));
     connection

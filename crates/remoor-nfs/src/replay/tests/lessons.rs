@@ -16,8 +16,8 @@ pub(super) struct Bench {
     standings: RefCell<BTreeMap<u64, Standing>>,
 }
 
-pub(super) const UNREAD: Standing = Standing::Open { acked: Some(0), retransmits: 0 };
-pub(super) const READ: Standing = Standing::Open { acked: Some(END), retransmits: 0 };
+pub(super) const UNREAD: Standing = open(Some(0), 0, Duration::ZERO);
+pub(super) const READ: Standing = open(Some(END), 0, Duration::ZERO);
 /// Where every reply ends.
 pub(super) const END: u64 = 100;
 /// The call every test sends, as the driver knows it.
@@ -26,6 +26,10 @@ const CALL: u32 = 5;
 pub(super) fn key(xid: u32) -> Key {
     let client = ClientId::new([192, 0, 2, 1].into(), b"host", 0);
     Key::new(0, client, xid, [100_003, 3, 12], Some((0, 0)), b"remove it")
+}
+
+const fn open(acked: Option<u64>, retransmits: u32, silent: Duration) -> Standing {
+    Standing::Open { acked, retransmits, silent }
 }
 
 fn caller(conn: u64) -> Caller {
@@ -86,8 +90,17 @@ impl Bench {
         self.now = until;
     }
 
+    /// What is to be done, probes apart.
     pub(super) fn actions(&mut self) -> Vec<Action<u32>> {
-        std::iter::from_fn(|| self.cache.poll()).collect()
+        std::iter::from_fn(|| self.cache.poll()).filter(|a| !matches!(a, Action::Probe(_))).collect()
+    }
+
+    fn probes(&mut self) -> Vec<u64> {
+        let of = |action| match action {
+            Action::Probe(conn) => conn.0,
+            other => panic!("{other:?}"),
+        };
+        std::iter::from_fn(|| self.cache.poll()).map(of).collect()
     }
 
     fn replayed(&mut self, conn: u64, xid: u32, n: u8) -> Ticket {
@@ -178,11 +191,7 @@ fn a_reply_that_is_not_acknowledged_is_held_until_something_tells() {
     let rows: [(&str, Evidence, bool); 7] = [
         ("reset", |b| b.ends(1, How::Reset, 0), true),
         ("closed, but the reply was lost", |b| b.ends(1, How::Clean, END - 1), true),
-        (
-            "retransmitted in vain",
-            |b| b.stands(1, Standing::Open { acked: Some(0), retransmits: RETRANSMITS }),
-            true,
-        ),
+        ("retransmitted in vain", |b| b.stands(1, open(Some(0), RETRANSMITS, Duration::ZERO)), true),
         ("asked for again and again", |b| _ = (0..REPEATS).map(|_| b.call(2, 7)).count(), true),
         ("nothing for a long time", |b| b.pass(HOLD_LIMIT), true),
         ("acknowledged", |b| b.stands(1, READ), false),
@@ -216,6 +225,32 @@ fn a_connection_that_acknowledged_and_then_breaks_is_not_a_live_client() {
     bench.pass(GRACE / 2);
     bench.ends(1, How::Reset, END);
     bench.given(2, 1);
+}
+
+/// Lesson 2: a client that is gone without a packet has acknowledged too.
+#[test]
+fn a_silent_connection_is_probed_before_its_client_counts_as_alive() {
+    let minute = Duration::from_secs(60);
+    for answer in [None, Some(true), Some(false)] {
+        let mut bench = bench();
+        bench.executed(1, 7, 1);
+        bench.stands(1, open(Some(END), 0, minute));
+        assert_eq!(bench.call(2, 7), Verdict::Wait);
+        assert_eq!(bench.probes(), [1]);
+        bench.pass(GRACE * 2);
+        assert_eq!(bench.probes(), [1, 1], "again, for it may be lost");
+        match answer {
+            None => bench.pass(PROBE_ANSWER),
+            Some(true) => bench.stands(1, READ),
+            Some(false) => bench.ends(1, How::Reset, END),
+        }
+        bench.pass(PROBE_EVERY);
+        if answer == Some(true) {
+            bench.told_to_execute();
+        } else {
+            bench.given(2, 1);
+        }
+    }
 }
 
 #[test]
@@ -275,7 +310,7 @@ fn the_answer_to_a_call_in_progress_goes_to_the_newest_connection() {
 /// Lesson 4 with both alive: the first gets its reply, the second is told apart by the acknowledgement.
 #[test]
 fn a_call_in_progress_on_a_live_connection_is_not_stolen() {
-    for (standing, replayed) in [(READ, false), (Standing::Open { acked: Some(0), retransmits: 2 }, true)] {
+    for (standing, replayed) in [(READ, false), (open(Some(0), 2, Duration::ZERO), true)] {
         let mut bench = bench();
         let Verdict::Execute(ticket, CALL) = bench.call(1, 7) else { panic!("a new call") };
         (0..5).for_each(|_| bench.waits(2, 7));
@@ -304,7 +339,7 @@ fn every_connection_that_waits_is_answered() {
         .iter()
         .map(|action| match action {
             Action::Replay { conn, .. } => conn.0,
-            Action::Execute(..) => panic!("executed twice"),
+            other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(to, [2, 3, 4, 5]);
@@ -331,7 +366,7 @@ fn a_reply_is_kept_for_an_hour_after_it_was_last_asked_for() {
 /// Lesson 8: a relay's acknowledgement is not its client's.
 #[test]
 fn through_a_relay_only_the_end_of_a_connection_tells() {
-    let relayed = Standing::Open { acked: None, retransmits: 0 };
+    let relayed = open(None, 0, Duration::ZERO);
     let mut bench = bench();
     bench.executed(1, 7, 1);
     bench.stands(1, relayed);

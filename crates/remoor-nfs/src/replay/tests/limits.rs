@@ -6,7 +6,7 @@ use super::super::*;
 use super::lessons::{Bench, READ, UNREAD, key};
 
 fn small() -> Config {
-    Config { client_entries: 8, entries: 8, held_calls: 2, ..Config::default() }
+    Config { running: 2, client_entries: 8, entries: 8, held_calls: 2, ..Config::default() }
 }
 
 #[test]

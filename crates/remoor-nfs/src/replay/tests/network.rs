@@ -42,6 +42,8 @@ pub(super) enum Leave {
 enum Up {
     Call(Op),
     Ack(u64),
+    /// The answer to a probe.
+    Alive,
     Fin,
     Rst,
 }
@@ -55,6 +57,7 @@ enum Down {
         end: u64,
     },
     Ack,
+    Probe,
     Rst,
 }
 
@@ -74,6 +77,8 @@ struct Pipe {
     written: u64,
     acked: u64,
     acked_at: u32,
+    /// When the client's kernel was last heard.
+    heard_at: u32,
     /// Replies written, with their end: who executed them.
     replies: Vec<(u64, Op)>,
     /// Operations this connection carried to the server.
@@ -89,8 +94,7 @@ pub(super) struct Operation {
     pub(super) executed: u32,
     /// Which operation's execution answered it.
     pub(super) answer: Option<Op>,
-    /// Its reply answered another operation as well, or its client left a reply unread where no RST tells: what comes of it
-    /// cannot be told apart.
+    /// Its reply answered another operation as well: what comes of it cannot be told apart.
     pub(super) confounded: bool,
 }
 
@@ -145,6 +149,7 @@ impl Network {
             written: 0,
             acked: 0,
             acked_at: 0,
+            heard_at: self.tick,
             replies: Vec::new(),
             carried: Vec::new(),
             answered: Vec::new(),
@@ -190,15 +195,11 @@ impl Network {
     pub(super) fn move_on(&mut self, client: usize, leave: Leave, same_port: bool) {
         let conn = self.current[client];
         let broken = self.pipe(conn).broken;
-        let unread: Vec<Wire> = self.pipe(conn).unread.drain(..).map(|(_, _, wire)| wire).collect();
+        let unread = !self.pipe(conn).unread.is_empty();
+        self.pipe(conn).unread.clear();
         self.pipe(conn).left = true;
         let silent = broken || leave == Leave::Silent;
-        if !unread.is_empty() && silent {
-            let mine = self.outstanding(client);
-            let forsaken = mine.into_iter().filter(|op| unread.contains(&self.ops[*op].wire));
-            forsaken.collect::<Vec<_>>().into_iter().for_each(|op| self.ops[op].confounded = true);
-        }
-        let farewell = if leave == Leave::Close && unread.is_empty() { Up::Fin } else { Up::Rst };
+        let farewell = if leave == Leave::Close && !unread { Up::Fin } else { Up::Rst };
         if !silent {
             self.push_up(conn, farewell);
         }
@@ -259,6 +260,7 @@ impl Network {
         while let Some((_, up)) = due(&mut self.pipe(conn).up, tick) {
             // The kernel acknowledges whatever it has a socket for, and resets what it has none for.
             let gone = self.pipe(conn).ended.is_some();
+            self.pipe(conn).heard_at = tick;
             match up {
                 Up::Call(_) if gone => self.push_down(conn, Down::Rst),
                 _ if gone => {}
@@ -270,6 +272,7 @@ impl Network {
                     let pipe = self.pipe(conn);
                     (pipe.acked, pipe.acked_at) = (acked, tick);
                 }
+                Up::Alive => {}
                 Up::Fin => self.end(conn, How::Clean),
                 Up::Rst => self.end(conn, How::Reset),
             }
@@ -285,6 +288,7 @@ impl Network {
                 Down::Rst => {}
                 _ if left => self.push_up(conn, Up::Rst),
                 Down::Ack => {}
+                Down::Probe => self.push_up(conn, Up::Alive),
                 Down::Reply { executed, wire, end } => {
                     self.pipe(conn).unread.push_back((read_at, executed, wire));
                     self.push_up(conn, Up::Ack(end));
@@ -334,7 +338,10 @@ impl Network {
         let retransmits = if self.unacked_for(conn.0) >= RETRANSMITTED { RETRANSMITS } else { 0 };
         match pipe.ended {
             Some(end) => Standing::Ended(end),
-            None => Standing::Open { acked: Some(pipe.acked), retransmits },
+            None => {
+                let silent = TICK * (self.tick - pipe.heard_at);
+                Standing::Open { acked: Some(pipe.acked), retransmits, silent }
+            }
         }
     }
 
@@ -379,8 +386,18 @@ impl Network {
         while let Some(action) = self.cache.poll() {
             match action {
                 Action::Execute(ticket, (conn, op)) => self.execute(ticket, conn, op),
-                Action::Replay { conn, ticket, reply } => self.replay(ticket, conn.0, &reply),
+                Action::Replay { conn, ticket, reply, .. } => self.replay(ticket, conn.0, &reply),
+                Action::Probe(conn) => self.probe(conn.0),
             }
+        }
+    }
+
+    /// A kernel probes no connection that was heard a moment ago.
+    fn probe(&mut self, conn: u64) {
+        let pipe = &self.pipes[&conn];
+        let idle = TICK * (self.tick - pipe.heard_at);
+        if pipe.ended.is_none() && idle >= PROBE_IDLE {
+            self.push_down(conn, Down::Probe);
         }
     }
 
@@ -422,14 +439,15 @@ impl Network {
         }
     }
 
-    /// No client is answered with another's reply that is acknowledged on a connection that is open.
+    /// No client is answered with another's reply that is acknowledged on a connection that is open and not cut.
     fn check_replay(&mut self, conn: u64, executed: Op) {
         let client = self.pipe(conn).client;
         let wire = self.ops[executed].wire;
         if self.ops[executed].client == client {
             return;
         }
-        let of_executor = |pipe: &&Pipe| pipe.client == self.ops[executed].client && pipe.ended.is_none();
+        let of_executor =
+            |pipe: &&Pipe| pipe.client == self.ops[executed].client && pipe.ended.is_none() && !pipe.broken;
         let acked = |pipe: &Pipe| pipe.replies.iter().any(|(end, op)| *op == executed && pipe.acked >= *end);
         if !self.ops[executed].confounded && self.pipes.values().filter(of_executor).any(acked) {
             self.wrongs.push(format!(
