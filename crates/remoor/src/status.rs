@@ -113,7 +113,7 @@ fn head(status: &Status) -> String {
 fn replays(replays: &Replays) -> String {
     let Replays { same_connection, same_port, other_port, inferred } = replays;
     format!(
-        "from the reply cache: {same_connection} on the same connection, {same_port} from the same port, {other_port} from another port, {inferred} inferred"
+        "replayed: {same_connection} same connection, {same_port} same port, {other_port} other port, {inferred} inferred"
     )
 }
 
@@ -314,7 +314,8 @@ mod tests {
             "write verifier 0123456789abcdef",
             "its file system has not",
             "4 calls refused for their port",
-            "133 calls, 12.3 a second; 5 answered from the reply cache",
+            "133 calls, 12.3 a second",
+            "replayed: 0 same connection, 0 same port, 5 other port, 0 inferred",
             "10 more with fewer calls",
             "NFS READDIRPLUS",
         ] {
