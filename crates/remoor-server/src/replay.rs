@@ -112,6 +112,12 @@ impl Replies {
         self.step(shard, |cache, now| cache.finish(now, ticket, kept, Some(end), &|c| self.standing(c)));
     }
 
+    /// A call that was held was to be executed, and is not: whoever waits for its reply is next.
+    pub(crate) fn dropped(&self, number: u64) {
+        let (shard, ticket, _) = split(number);
+        self.step(shard, |cache, now| cache.abandon(now, ticket, &|c| self.standing(c)));
+    }
+
     /// A connection ended.
     pub(crate) fn ended(&self, connection: u64, end: End) {
         let end = ending(end);

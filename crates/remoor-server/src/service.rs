@@ -237,6 +237,10 @@ impl Service for NfsService {
         self.replies.told(origin, ticket, reply, end);
     }
 
+    fn dropped(&self, ticket: u64) {
+        self.replies.dropped(ticket);
+    }
+
     fn ended(&self, connection: ConnectionId, end: End) {
         self.replies.ended(connection, end);
     }

@@ -125,6 +125,24 @@ mod tests {
         }
     }
 
+    /// One that was held as new work, and whose client left before it was executed.
+    #[test]
+    fn a_call_that_waits_for_one_that_is_never_executed_is_executed() {
+        let mut session = Session::new().unwrap();
+        let place = v3::DirOp { dir: root_handle().unwrap(), name: "dir".into() };
+        let args = v3::MkdirArgs { place, attr: v3::Sattr::default() };
+        let credential = OpaqueAuth::sys(&AuthSys::new("fuzz", 0, 0));
+        let mkdir = encode_call::<v3::Mkdir>(7, &credential, &args).message();
+        let [first, second, third] = [(); 3].map(|()| session.connect());
+        assert!(matches!(session.serve(first, &mkdir), Served::Reply(_)));
+        assert_eq!(session.serve(second, &mkdir), Served::Later);
+        session.end(first, true);
+        assert_eq!(session.serve(third, &mkdir), Served::Later);
+        session.end(second, false);
+        let replies = session.later();
+        assert_eq!(replies.iter().map(|(connection, _)| *connection).collect::<Vec<_>>(), [third]);
+    }
+
     proptest! {
         #[test]
         fn no_record_panics(record in proptest::collection::vec(any::<u8>(), 0..200)) {

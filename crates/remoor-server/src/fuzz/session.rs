@@ -79,9 +79,6 @@ impl Session {
         loop {
             let next = self.wires.locked().held.pop_front();
             let Some((connection, record, ticket)) = next else { break };
-            if !self.wires.locked().open.contains_key(&connection) {
-                continue;
-            }
             if let Served::Reply(reply) = self.execute(connection, record, Some(ticket)) {
                 self.wires.locked().replies.push((connection, reply));
             }
@@ -97,6 +94,11 @@ impl Session {
             (Some(acked), true) => End { how: How::Clean, acked },
             (Some(_), false) => End { how: How::Reset, acked: 0 },
         };
+        let mut lines = self.wires.locked();
+        let (dropped, held) = lines.held.drain(..).partition(|(owner, ..)| *owner == connection);
+        lines.held = held;
+        drop(lines);
+        VecDeque::into_iter(dropped).for_each(|(_, _, ticket)| self.service.dropped(ticket));
         self.service.ended(connection, end);
     }
 }

@@ -143,13 +143,13 @@ impl<S: Service> Net<S> {
     /// stop goes unseen.
     fn execute(&self, hands: &mut Hands, connection: &Arc<Connection>, batch: &mut Batch, call: Call) {
         if connection.is_closed() {
-            return connection.share.executed(1, call.record.len());
+            return self.discard(connection, &call);
         }
         if connection.pace.is_slow(call.kind.class) {
             self.step_aside(hands, connection, batch);
         }
         if !call.kind.is_idempotent && !self.is_alive(connection, batch) {
-            return connection.share.executed(1, call.record.len());
+            return self.discard(connection, &call);
         }
         let slot = &self.slots[hands.worker];
         slot.enter(call.kind.class);

@@ -410,12 +410,10 @@ impl Connection {
         self.nulls.load(SeqCst) == 0 && self.awaited.load(SeqCst) == 0 && self.waiting() == 0
     }
 
-    /// Drops the calls that wait.
-    pub(super) fn clear(&self) {
+    /// Takes out the calls that wait.
+    pub(super) fn clear(&self) -> Vec<Call> {
         let mut lane = locked(&self.lane);
-        while let Some((call, _)) = lane.pop() {
-            self.share.executed(1, call.record.len());
-        }
+        std::iter::from_fn(|| lane.pop()).map(|(call, _)| call).collect()
     }
 
     /// Keeps a reply until [`Connection::flush`]; bytes that are kept, and the position of its end in the stream.

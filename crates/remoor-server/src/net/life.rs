@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::Socket;
 
 use super::connection::Connection;
+use super::lane::Call;
 use super::lapse::{Epoch, Seen, boottime_millis};
 use super::limits::{ACCEPT_PAUSE, STALL_WHEN_FULL, SWEEP, YIELD_AFTER};
 use super::relay::Relay;
@@ -198,13 +199,26 @@ impl<S: Service> Net<S> {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&connection.origin.connection);
-        connection.clear();
+        self.clear_lane(connection);
         locked(&self.roster).schedule.forget(connection.origin.connection);
         connection.share.partial(0);
         connection.share.unsent(0);
         self.unthrottle();
         let acked = connection.acknowledged().acked_bytes;
         self.service.ended(connection.origin.connection, End { how, acked });
+    }
+
+    /// Drops the calls of a closed connection that wait.
+    pub(super) fn clear_lane(&self, connection: &Connection) {
+        connection.clear().into_iter().for_each(|call| self.discard(connection, &call));
+    }
+
+    /// A call is not to be executed.
+    pub(super) fn discard(&self, connection: &Connection, call: &Call) {
+        connection.share.executed(1, call.record.len());
+        if let Some(ticket) = call.ticket {
+            self.service.dropped(ticket);
+        }
     }
 
     pub(super) fn moved(&self, connection: &Connection) {

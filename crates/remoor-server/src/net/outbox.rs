@@ -26,6 +26,11 @@ impl<S: Service> Network for Net<S> {
     fn execute(&self, connection: ConnectionId, record: Bytes, kind: Kind, ticket: u64) -> bool {
         let Some(connection) = self.connection(connection) else { return false };
         connection.push(Call { kind, record, ticket: Some(ticket) });
+        if connection.is_closed() {
+            // Whoever closed it may have looked before.
+            self.clear_lane(&connection);
+            return true;
+        }
         // After, so that it is not taken for done in between.
         connection.keep_promise();
         let mut roster = locked(&self.roster);
@@ -79,6 +84,7 @@ mod tests {
     enum Event {
         Served(Origin, Bytes),
         Told(ConnectionId, u64, u64),
+        Dropped(u64),
         Ended(ConnectionId, How, u64),
         Ticked,
     }
@@ -118,6 +124,10 @@ mod tests {
 
         fn told(&self, origin: &Origin, ticket: u64, _: &Writer, end: u64) {
             self.events.send(Event::Told(origin.connection, ticket, end)).unwrap();
+        }
+
+        fn dropped(&self, ticket: u64) {
+            self.events.send(Event::Dropped(ticket)).unwrap();
         }
 
         fn ended(&self, connection: ConnectionId, end: End) {
@@ -230,6 +240,20 @@ mod tests {
         assert_eq!(rig.served(), Origin { ticket: Some(5), ..origin });
         assert_eq!(reply(&mut client), b"later");
         assert!(!rig.outbox().execute(1, Bytes::new(), Kind::default(), 5));
+    }
+
+    #[test]
+    fn a_call_whose_connection_closes_before_it_is_executed_is_told() {
+        let rig = Rig::new();
+        let mut client = rig.connect();
+        call(&mut client, b"later");
+        let id = rig.served().connection;
+        let connection = rig.handle.net.connection(id).unwrap();
+        let waiting = Call { kind: Kind::default(), record: Bytes::from_static(b"never"), ticket: Some(5) };
+        connection.push(waiting);
+        rig.handle.net.reset(&connection, "the test asks for it");
+        assert_eq!(rig.event(), Event::Dropped(5));
+        assert_eq!(rig.event(), Event::Ended(id, How::Reset, 0));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// This reply, of an [`Answer::Tell`], ends at this position in the stream of bytes to the client. It may not have
     /// been sent yet.
     fn told(&self, _: &Origin, _ticket: u64, _reply: &Writer, _end: u64) {}
+    /// The call of [`Outbox::execute`] with this ticket was not executed, because its connection was closed before.
+    fn dropped(&self, _ticket: u64) {}
     /// A connection has ended; told once. Nothing can be sent to it any more.
     fn ended(&self, _: ConnectionId, _: End) {}
     /// Called at the latest when it last asked to be, or after [`TICK`](super::limits::LAPSE_TICK).
