@@ -17,7 +17,7 @@ use remoor_server::exports::{OPTIONS, OptionRow, Status};
 use remoor_server::names::groups::Groups;
 use remoor_server::vfs::local::OpenError;
 use remoor_server::{DEFAULT_WORKERS, Exporter, Reload, Running, Server, StartError};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -39,7 +39,8 @@ pub(crate) struct Args {
     /// else 127.0.0.1:2049]
     #[arg(short, long, value_name = "ADDR:PORT", help_heading = "Serving")]
     listen: Vec<SocketAddr>,
-    /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated
+    /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated. With
+    /// memory: before it the directory is in memory, empty at first and lost at exit
     #[arg(short, long, value_name = "DIR[:OPTIONS]", help_heading = "Exports")]
     pub(crate) export: Vec<String>,
     /// Export what a file in the form of exports(5) says; may be repeated [default: /etc/exports and
@@ -86,7 +87,10 @@ Examples:
   remoor serve --export /srv:rw,insecure
   remoor serve --listen 0.0.0.0:2049 --exports /etc/exports
   remoor serve --listen [::]:2049 --metrics 9464 --health 0.0.0.0:9465 --log-format json
-  remoor serve --export memory:/scratch:192.0.2.0/24(rw) --max-connections 100 --idle 60
+  remoor serve --export 'memory:/scratch:192.0.2.0/24(rw,no_root_squash)' --idle 60
+
+`memory:` before a path exports an empty directory that is kept in memory and lost at exit; clients
+mount it by the path alone.
 
 While it runs: `remoor status` shows clients, exports and latencies, `remoor exportfs` changes the
 exports, and SIGHUP reads them again. A balancer's probe asks GET /health.
@@ -177,6 +181,11 @@ impl Args {
             .proxy_from(self.proxy_from.iter().copied())
             .workers(self.workers.into());
         if self.manage_gids {
+            if !geteuid().is_root() {
+                tracing::warn!(
+                    "--manage-gids has no effect: only root can act as its callers and their groups"
+                );
+            }
             server = server.manage_gids(Groups::default());
         }
         server = self.watching.apply(server, self.node.as_deref())?;
@@ -190,6 +199,7 @@ impl Args {
             StartError::Local(OpenError::StateInside { .. }) => Failure::Usage(said(error)),
             StartError::Io(_)
             | StartError::Key(_)
+            | StartError::StateDir { .. }
             | StartError::Local(_)
             | StartError::Vfs { .. }
             | StartError::Silent { .. }
@@ -200,17 +210,7 @@ impl Args {
     }
 
     fn state_dir(&self) -> Result<PathBuf, Failure> {
-        let dir = match &self.state {
-            Some(dir) => dir.clone(),
-            None => state_dir::default()
-                .ok_or_else(|| Failure::Usage(anyhow!("HOME is not set: name a directory with --state")))?,
-        };
-        match std::fs::create_dir_all(&dir) {
-            Ok(()) => Ok(dir),
-            Err(e) => Err(Failure::Cannot(anyhow!(
-                "cannot make the state directory {}: {e}; name another with --state",
-                dir.display()
-            ))),
-        }
+        let unknown = || anyhow!("HOME is not set to an absolute path: name a directory with --state");
+        self.state.clone().or_else(state_dir::default).ok_or_else(|| Failure::Usage(unknown()))
     }
 }

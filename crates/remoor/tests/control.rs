@@ -46,7 +46,10 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_remoor"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--node", "n"]);
         command.arg("--exports").arg(self.path("exports")).arg("--state").arg(self.path("state"));
-        command.arg("--control").arg(self.path("control")).args(more);
+        if !more.contains(&"--control") {
+            command.arg("--control").arg(self.path("control"));
+        }
+        command.args(more);
         command.env("RUST_LOG", "info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
@@ -235,4 +238,14 @@ fn a_path_that_is_no_socket_is_left_alone() {
     assert_eq!(out.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("cannot make the control socket"), "{stderr}");
     assert_eq!(fs::read_to_string(Path::new(&place.path("control"))).unwrap(), "precious");
+}
+
+/// Where a user without a runtime directory has it.
+#[test]
+fn the_control_socket_may_lie_beside_the_state() {
+    let place = Place::new("memory:/a *(rw,no_subtree_check)\n");
+    let socket = place.path("state/n.sock");
+    let _server = place.start(&["--control", socket.to_str().unwrap()]);
+    let out = Command::new(env!("CARGO_BIN_EXE_remoor")).args(["status", "--control"]).arg(&socket).output();
+    assert_eq!(out.unwrap().status.code(), Some(0));
 }
