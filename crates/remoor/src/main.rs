@@ -152,7 +152,7 @@ mod tests {
 
     /// A word as a shell has it. One that means something to a shell has to be quoted.
     fn unquoted(word: &str) -> String {
-        match word.strip_prefix('\'').and_then(|word| word.strip_suffix('\'')) {
+        match word.strip_prefix('"').and_then(|word| word.strip_suffix('"')) {
             Some(quoted) => quoted.to_owned(),
             None => {
                 assert!(!word.contains(['(', ')', '*', ';', '&', '<', '>', '$']), "{word} is not quoted");

@@ -37,7 +37,7 @@ use crate::{Failure, LogFormat, columns, state_dir};
 pub(crate) struct Args {
     /// Address and port to listen on; may be repeated [default: the sockets that systemd hands over,
     /// else 127.0.0.1:2049]
-    #[arg(short, long, value_name = "ADDR:PORT", help_heading = "Serving")]
+    #[arg(short, long, value_name = "ADDR:PORT", help_heading = "Serving", value_parser = address)]
     listen: Vec<SocketAddr>,
     /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated. With
     /// memory: before it the directory is in memory, empty at first and lost at exit
@@ -87,7 +87,7 @@ Examples:
   remoor serve --export /srv:rw,insecure
   remoor serve --listen 0.0.0.0:2049 --exports /etc/exports
   remoor serve --listen [::]:2049 --metrics 9464 --health 0.0.0.0:9465 --log-format json
-  remoor serve --export 'memory:/scratch:192.0.2.0/24(rw,no_root_squash)' --idle 60
+  remoor serve --export \"memory:/scratch:192.0.2.0/24(rw,no_root_squash)\" --idle 60
 
 `memory:` before a path exports an empty directory that is kept in memory and lost at exit; clients
 mount it by the path alone.
@@ -96,7 +96,10 @@ While it runs: `remoor status` shows clients, exports and latencies, `remoor exp
 exports, and SIGHUP reads them again. A balancer's probe asks GET /health.
 
 A `secure` export (the default) refuses source ports above 1023, as the Linux server does: clients
-that mount with noresvport need `insecure`.";
+that mount with noresvport need `insecure`.
+
+Exit codes: 0 stopped by a signal; 2 the command line, an option or a file of exports is wrong; 3 it
+cannot run here: a port, a permission, or another server of this node's name.";
 
 fn option_row(row: &OptionRow) -> String {
     let default = if row.default == "yes" { " (default)" } else { "" };
@@ -136,6 +139,10 @@ fn reload(exporter: Arc<Exporter>) {
     if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(run) {
         tracing::error!("exports stay as they were: cannot start a thread to read them: {error}");
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write ADDR:PORT or [ADDR]:PORT, as in 0.0.0.0:2049".to_owned())
 }
 
 /// A network, or one address.

@@ -1,5 +1,6 @@
 //! Where state is kept that outlives a server.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The state directory unless another is named; `None` without a home. Relative paths count for nothing, as the XDG
@@ -14,5 +15,20 @@ pub(crate) fn default() -> Option<PathBuf> {
 
 /// The directory that a variable of the environment names, if its path is absolute.
 pub(crate) fn absolute(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).map(PathBuf::from).filter(|dir| dir.is_absolute())
+    directory(std::env::var_os(variable)?)
+}
+
+fn directory(value: OsString) -> Option<PathBuf> {
+    Some(PathBuf::from(value)).filter(|dir| dir.is_absolute())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_absolute_path_names_no_directory() {
+        let [named, relative, empty] = ["/home/a", "state", ""].map(|value| directory(value.into()));
+        assert_eq!((named, relative, empty), (Some("/home/a".into()), None, None));
+    }
 }

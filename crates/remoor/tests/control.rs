@@ -152,6 +152,7 @@ fn what_exportfs_cannot_do_changes_nothing_and_has_its_code() {
         assert_eq!((got, stdout.as_str()), (code, ""), "{args:?}: {stderr}");
         assert!(stderr.contains(text) && stderr.lines().count() == 1, "{args:?}: {stderr}");
     };
+    fails(&["-o", "bogus", ":memory:/x"], 2, "remoor: exports stay as they were: ");
     place.configure("memory:/a *(rw,no_subtree_check)\nmemory:/b *(rw,secur)\n");
     fails(&["-ra"], 2, "exports:2: unknown option \"secur\"; did you mean \"secure\"?");
     fails(&["-a"], 2, "exports:2: unknown option");
@@ -173,7 +174,7 @@ fn status_tells_what_the_server_does_in_words_and_in_json() {
     let text = place.told("status", &[]);
     assert!(text.starts_with("node n, remoor "), "{text}");
     assert!(text.contains(&format!("pid {}", server.child.id())), "{text}");
-    assert!(text.contains("\nno client yet\n") && text.contains("well"), "{text}");
+    assert!(text.contains("\nno client yet\n") && text.contains(" ok\n"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     let json = place.json("status");
     assert_eq!((&json["node"], &json["calls"]), (&Value::from("n"), &Value::from(0)));
@@ -238,6 +239,14 @@ fn a_path_that_is_no_socket_is_left_alone() {
     assert_eq!(out.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("cannot make the control socket"), "{stderr}");
     assert_eq!(fs::read_to_string(Path::new(&place.path("control"))).unwrap(), "precious");
+}
+
+#[test]
+fn watching_needs_a_server_to_begin_with() {
+    let place = Place::new("");
+    let (code, stdout, stderr) = place.ask("status", &["--watch", "--json"]);
+    assert_eq!((code, stdout.as_str()), (3, ""), "{stderr}");
+    assert!(stderr.contains("no server answers at "), "{stderr}");
 }
 
 /// Where a user without a runtime directory has it.

@@ -7,7 +7,6 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -533,27 +532,5 @@ fn nothing_is_made_in_an_export_that_the_state_directory_would_lie_in() {
         let (code, stderr) = failed(&args);
         assert!(code == 2 && stderr.contains("lies in the export"), "{args:?}: {code} {stderr}");
         assert_eq!(fs::read_dir(&export).unwrap().count(), 0, "{args:?}");
-    }
-}
-
-#[test]
-fn a_home_that_is_no_absolute_path_is_none() {
-    for home in ["", "home"] {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("remoor");
-        fs::copy(env!("CARGO_BIN_EXE_remoor"), &program).unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let mut command = Command::new(program);
-        command.args(["serve", "--export", "memory:/x", "--listen", "127.0.0.1:0", "--control", "none"]);
-        command.env("HOME", home).env("XDG_STATE_HOME", "state").current_dir(dir.path());
-        if rustix::process::geteuid().is_root() {
-            // root has a state directory of its own.
-            command.uid(65_534).gid(65_534);
-        }
-        let out = command.output().unwrap();
-        let stderr = String::from_utf8(out.stderr).unwrap();
-        assert_eq!(out.status.code(), Some(2), "{stderr}");
-        assert!(stderr.contains("name a directory with --state"), "{stderr}");
-        assert!(["home", "state", ".local"].iter().all(|name| !dir.path().join(name).exists()));
     }
 }
