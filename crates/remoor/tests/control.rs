@@ -156,6 +156,7 @@ fn what_exportfs_cannot_do_changes_nothing_and_has_its_code() {
     place.configure("memory:/a *(rw,no_subtree_check)\nmemory:/b *(rw,secur)\n");
     fails(&["-ra"], 2, "exports:2: unknown option \"secur\"; did you mean \"secure\"?");
     fails(&["-a"], 2, "exports:2: unknown option");
+    fails(&["-ra"], 2, "(all errors: remoor exports check)");
     place.configure("");
     fails(&["-u", "192.0.2.1:memory:/a"], 2, "memory:/a is not exported to 192.0.2.1");
     fails(&["-u"], 2, "-u needs CLIENT:PATH");

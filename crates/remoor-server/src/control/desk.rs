@@ -14,6 +14,7 @@ use super::monitor::{LOOK_EVERY, Monitor};
 use super::status::{self, ExportStatus, Status};
 use super::{Answer, Request};
 use crate::exporter::{ChangeError, Changes, Exporter};
+use crate::exports::{Origin, ParseError};
 use crate::metrics::{self, ExportFacts, Facts};
 use crate::net::Census;
 use crate::server::StartError;
@@ -156,7 +157,7 @@ fn changed(result: Result<Changes, ChangeError>) -> Answer {
         Ok(changes) => Answer::Changes(changes),
         Err(error) => {
             let message = match &error {
-                ChangeError::Parse(_) => {
+                ChangeError::Parse(ParseError { origin: Origin::File(..), .. }) => {
                     format!("exports stay as they were: {error} (all errors: remoor exports check)")
                 }
                 _ => format!("exports stay as they were: {error}"),
