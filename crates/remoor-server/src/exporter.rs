@@ -13,6 +13,7 @@ use crate::exports::{Export, Exports, Finding, Origin, ParseError, Rule, Storage
 use crate::opener::Opener;
 use crate::server::StartError;
 use crate::state::State;
+use crate::table::Table;
 
 /// How long a change waits for another, which a file system that does not answer may hold up.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
@@ -175,7 +176,12 @@ impl Exporter {
     fn replace(&self, list: Vec<Export>, warnings: &[Finding]) -> Result<Changes, ChangeError> {
         let changes = self.swap(list, warnings, LOOK_PATIENCE)?;
         let (exported, unexported) = (changes.exported.len(), changes.unexported.len());
-        tracing::info!(exported, unexported, unchanged = changes.unchanged, "exports changed");
+        match (exported, unexported) {
+            (0, 0) => {
+                tracing::info!(unchanged = changes.unchanged, "exports read again: nothing has changed")
+            }
+            _ => tracing::info!(exported, unexported, unchanged = changes.unchanged, "exports changed"),
+        }
         Ok(changes)
     }
 
@@ -192,8 +198,24 @@ impl Exporter {
         let mut changes = difference(&before.list, &table.list);
         changes.warnings = warnings.iter().map(Finding::to_string).collect();
         log(&changes);
+        self.tell_revoked(&before, &table);
         self.state.export(table);
         Ok(changes)
+    }
+
+    /// Clients that have mounted what is no longer for them.
+    fn tell_revoked(&self, before: &Table, after: &Table) {
+        let may_use = |table: &Table, client, path: &Path| {
+            table.above(path).is_some_and(|export| export.is_for(client, self.state.names))
+        };
+        for (client, path) in self.state.mounts() {
+            if may_use(before, client, &path) && !may_use(after, client, &path) {
+                tracing::warn!(
+                    %client, ?path,
+                    "mounted by a client to which it is no longer exported: its calls get NFS3ERR_STALE from now on"
+                );
+            }
+        }
     }
 
     /// One change at a time; opening a file system can take for ever.
@@ -241,7 +263,8 @@ impl Place {
 
     fn export(&self, options: &str) -> Result<Exports, ParseError> {
         let argument = Origin::Argument(format!("{}:{}", self.client, self.path));
-        let line = format!("{} {}({options})", escaped(&self.path), self.client);
+        // A default, so that nobody is asked to say what is assumed anyway.
+        let line = format!("{} -no_subtree_check {}({options})", escaped(&self.path), self.client);
         let said = |e: ParseError| ParseError { origin: argument.clone(), ..e };
         let mut exports = Exports::parse(Path::new(""), line.as_bytes()).map_err(said)?;
         let findings = exports.warnings.iter_mut().chain(&mut exports.notes);
@@ -411,7 +434,7 @@ mod tests {
     fn options_by_hand_change_those_configured() {
         let rig = Rig::new("memory:/a *(rw,insecure,anonuid=7)");
         let changes = rig.exporter.add("*:memory:/a", "secure,anongid=8").unwrap();
-        assert_eq!(changes.warnings.len(), 1, "{:?}", changes.warnings);
+        assert_eq!(changes.warnings, [""; 0]);
         assert_eq!(rig.list(), ["*:memory:/a rw,anonuid=7,anongid=8"]);
         assert_eq!(rig.exporter.list()[0].origin, "export \"*:memory:/a\"");
     }
@@ -455,6 +478,21 @@ mod tests {
         let error = rig.exporter.add("192.0.2.1:memory:/a", "fsid=2").unwrap_err().to_string();
         assert!(error.contains("two different fsid="), "{error}");
         assert_eq!(rig.exporter.list(), before);
+    }
+
+    #[test]
+    fn a_client_that_loses_its_mount_is_told_of_in_the_log() {
+        let rig = Rig::new("memory:/a *(rw)\nmemory:/b *(rw)");
+        let (gone, stays) = ([192, 0, 2, 7].into(), [192, 0, 2, 8].into());
+        for client in [gone, stays] {
+            rig.exporter.state.mounted(client, Path::new("/a"));
+        }
+        rig.configure("memory:/a 192.0.2.8(rw)\nmemory:/b *(rw)");
+        let text = crate::state::tests::logged(|| drop(rig.exporter.reload(Reload::Exactly).unwrap()));
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("NFS3ERR_STALE")).collect();
+        assert!(told.len() == 1 && told[0].contains("client=192.0.2.7 path=\"/a\""), "{text}");
+        let text = crate::state::tests::logged(|| drop(rig.exporter.reload(Reload::Exactly).unwrap()));
+        assert!(text.contains("exports read again") && !text.contains("STALE"), "{text}");
     }
 
     #[test]

@@ -44,7 +44,8 @@ fn mount(request: &Request<'_>, path: &DirPath) -> Result<MountOk, MountStat> {
     // The path is the client's word: as `Debug` it has no control characters, which could forge lines of the log.
     let refused = |why: &str, status| {
         if request.state.is_news(client, ANY_MOUNT) {
-            tracing::warn!(client = %client.to_canonical(), ?path, "mount refused: {why}");
+            let port = request.peer.port();
+            tracing::warn!(client = %client.to_canonical(), port, ?path, "mount refused: {why}");
         }
         status
     };
@@ -59,7 +60,8 @@ fn mount(request: &Request<'_>, path: &DirPath) -> Result<MountOk, MountStat> {
     let node = walk(export, path)?;
     let handle = request.state.signer.seal(export.id, &node).map_err(|_| MountStat::ServerFault)?;
     request.state.mounted(client, path);
-    tracing::info!(client = %request.peer, ?path, %options, "mounted");
+    let port = request.peer.port();
+    tracing::info!(client = %client.to_canonical(), port, ?path, %options, "mounted");
     Ok(MountOk { handle, flavors: Array(vec![Flavor::Sys.number()]) })
 }
 

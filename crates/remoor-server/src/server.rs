@@ -1,12 +1,14 @@
 //! Starting and stopping a server.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io;
 use std::mem::take;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use remoor_nfs::v3::WriteVerf;
@@ -17,19 +19,23 @@ use sha2::{Digest, Sha256};
 use crate::control::health::DEFAULT_HEALTH_LIMIT;
 use crate::control::{AttendError, Attendance, Desk, NodeLock, Pages, Places, Taken};
 use crate::exporter::{Exporter, Source};
-use crate::exports::{Exports, ParseError};
+use crate::exports::{Export, Exports, ParseError, Storage};
 use crate::handle::{KeyError, Signer};
+use crate::look::{Directory, Looker};
 use crate::net::{self, Connections, DEFAULT_WORKERS, Entrances, Limits};
 use crate::opener::Opener;
 use crate::service::NfsService;
 use crate::state::{State, UserGroups};
 use crate::vfs::Vfs;
-use crate::vfs::local::OpenError;
+use crate::vfs::local::{OpenError, state_inside};
 
 /// NFS's own port.
 pub const NFS_PORT: u16 = 2049;
 /// Longest name of a node, in bytes: as long as a host's (`HOST_NAME_MAX`).
 const MAX_NODE_NAME: usize = 64;
+
+/// How long exports may take to tell where they are before the state directory is made.
+const INSIDE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// An NFS version 3 and MOUNT version 3 server.
 #[derive(Debug)]
@@ -93,14 +99,26 @@ pub enum StartError {
     Local(#[from] OpenError),
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error(
-        "{0}: nodes that share a state directory differ in their names; stop that server or choose another --node"
-    )]
+    #[error("cannot make the state directory {path}: {source}; name another with --state")]
+    StateDir { path: PathBuf, source: io::Error },
+    #[error("{0}; {remedy}", remedy = remedy(.0))]
     NodeTaken(Taken),
     #[error(transparent)]
     Attend(#[from] AttendError),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+fn remedy(taken: &Taken) -> String {
+    match taken {
+        Taken::Held { .. } => {
+            "nodes that share a state directory differ in their names: stop that server or choose another --node"
+                .to_owned()
+        }
+        Taken::Io { .. } => {
+            format!("choose a --state that user {} may write", rustix::process::geteuid().as_raw())
+        }
+    }
 }
 
 impl Builder {
@@ -133,7 +151,7 @@ impl Builder {
     }
 
     /// Where the key of file handles and the index of files are kept. Nodes that serve the same directories share
-    /// it. Needed unless all exports are in memory.
+    /// it. Needed unless all exports are in memory. It is made if needed, for this user alone.
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(path.into());
         self
@@ -212,6 +230,7 @@ impl Builder {
 
     /// Loads the exports, binds the addresses and serves.
     pub fn start(mut self) -> Result<Running, StartError> {
+        self.make_state_dir()?;
         let lock = self.lock()?;
         let exporter = Arc::new(self.exporter()?);
         let default = [SocketAddr::from((Ipv4Addr::LOCALHOST, NFS_PORT))];
@@ -230,6 +249,17 @@ impl Builder {
         let running = Running { net, exporter, attendance, _lock: lock };
         running.log();
         Ok(running)
+    }
+
+    /// Whatever the umask is: for the sake of clients' modes it is 0. Nothing is made inside an export.
+    fn make_state_dir(&self) -> Result<(), StartError> {
+        let Some(dir) = &self.state_dir else { return Ok(()) };
+        let failed = |source| StartError::StateDir { path: dir.clone(), source };
+        refuse_inside(dir, &self.exports.list)?;
+        let make = |dir: &Path, mode| fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.map_or(Ok(()), |parent| make(parent, 0o755)).map_err(failed)?;
+        make(dir, 0o700).map_err(failed)
     }
 
     fn lock(&self) -> Result<Option<NodeLock>, StartError> {
@@ -272,6 +302,21 @@ impl Builder {
         }
         uname().nodename().to_string_lossy().into_owned()
     }
+}
+
+/// Exports that do not tell soon where they are, or are not there, are refused when they are opened.
+fn refuse_inside(state_dir: &Path, exports: &[Export]) -> Result<(), StartError> {
+    let (looker, deadline) = (Looker::default(), Instant::now() + INSIDE_PATIENCE);
+    let local = exports.iter().filter(|export| export.storage == Storage::Local);
+    let looks: Vec<_> = local.map(|export| looker.begin(export)).collect();
+    let failed = |source| StartError::StateDir { path: state_dir.into(), source };
+    for seen in looks.into_iter().filter_map(|look| look.until(deadline)) {
+        let Ok(Directory { path: export, .. }) = seen.directory else { continue };
+        if let Some(state) = state_inside(&export, state_dir).map_err(failed)? {
+            return Err(OpenError::StateInside { state, export }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Whether a file can be named after it, in any directory and beside files of other kinds.

@@ -87,6 +87,11 @@ impl ServedExport {
         self.options_at(Instant::now, client, names)
     }
 
+    /// Whether the export is for a client, as far as the name service tells now: who is not known is not refused.
+    pub(crate) fn is_for(&self, client: IpAddr, names: &dyn Names) -> bool {
+        self.options_for(client, names).map_or(true, |options| options.is_some())
+    }
+
     /// Asks for the time only if it takes names to tell.
     fn options_at(
         &self,

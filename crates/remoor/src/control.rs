@@ -14,7 +14,7 @@ use crate::{Failure, state_dir};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     /// Control socket of the server [default: /run/remoor/NODE.sock as root, else
-    /// $XDG_RUNTIME_DIR/remoor/NODE.sock]
+    /// $XDG_RUNTIME_DIR/remoor/NODE.sock or, without that, ~/.local/state/remoor/NODE.sock]
     #[arg(long, value_name = "PATH", help_heading = "Server")]
     control: Option<PathBuf>,
     /// Name of the server's node, as its --node says [default: the host's name]
@@ -56,10 +56,14 @@ fn runtime_dir() -> Result<PathBuf, Failure> {
     if rustix::process::geteuid().is_root() {
         return Ok("/run/remoor".into());
     }
-    let named = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    named.map(|dir| dir.join("remoor")).or_else(state_dir::default).ok_or_else(|| {
-        Failure::Usage(anyhow!("neither XDG_RUNTIME_DIR nor HOME is set: name a socket with --control"))
-    })
+    state_dir::absolute("XDG_RUNTIME_DIR")
+        .map(|dir| dir.join("remoor"))
+        .or_else(state_dir::default)
+        .ok_or_else(|| {
+            Failure::Usage(anyhow!(
+                "neither XDG_RUNTIME_DIR nor HOME is set to an absolute path: name a socket with --control"
+            ))
+        })
 }
 
 /// An answer to another question.

@@ -58,7 +58,10 @@ Examples:
 
 What is configured is what the server was started with: its --exports files, which are read again,
 and its --export arguments. Differences from exportfs(8): there is no -i and no -f, and -v lists
-every option that this server has.";
+every option that this server has.
+
+Exit codes: 0 done; 2 the command line, an option or a file is wrong, and nothing has changed;
+3 no server answers, or it refuses.";
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let requests = args.requests()?;
@@ -117,7 +120,7 @@ impl Args {
     fn tell(&self, changes: &Changes) -> Result<(), Failure> {
         for warning in &changes.warnings {
             // Nobody may be reading it, and the change is made.
-            let _ = writeln!(std::io::stderr(), "remoor: {warning}");
+            let _ = writeln!(std::io::stderr(), "remoor: warning: {warning}");
         }
         if self.json || !self.verbose {
             return Ok(());

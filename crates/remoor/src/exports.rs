@@ -70,6 +70,9 @@ network, a wildcard, a netgroup, and * last. Of the same kind the first in the f
 longest prefix. Wildcards match dots, too, and are compared with the name of the client's address,
 if that name has the address.
 
+`insecure` for named clients is a warning unless a comment, on its line or right above it, says why
+it has to be: it lets every user of those hosts act as any other.
+
 Exit codes:
   0  no errors; with --strict no warnings either
   1  warnings, with --strict only

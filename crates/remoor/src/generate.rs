@@ -53,7 +53,8 @@ fn write_all(dir: &Path) -> io::Result<()> {
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
-    with_subcommands(&program).iter().map(page).collect()
+    let commands = with_subcommands(&program);
+    commands.iter().map(|command| page(command, &commands)).collect()
 }
 
 /// A command, its subcommands, and theirs.
@@ -62,7 +63,7 @@ pub(crate) fn with_subcommands(command: &clap::Command) -> Vec<clap::Command> {
     [command.clone()].into_iter().chain(below).collect()
 }
 
-fn page(command: &clap::Command) -> io::Result<(String, Vec<u8>)> {
+fn page(command: &clap::Command, all: &[clap::Command]) -> io::Result<(String, Vec<u8>)> {
     let man = Man::new(command.clone()).source(concat!("remoor ", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -74,7 +75,18 @@ fn page(command: &clap::Command) -> io::Result<(String, Vec<u8>)> {
         man.render_subcommands_section(&mut page)?;
     }
     notes(command).to_writer(&mut page)?;
+    see_also(command, all).to_writer(&mut page)?;
     Ok((man.get_filename(), page))
+}
+
+/// The pages of the other commands, and those whose files and options these commands share.
+fn see_also(command: &clap::Command, all: &[clap::Command]) -> Roff {
+    let name = |command: &clap::Command| command.get_display_name().unwrap_or("remoor").to_owned();
+    let others = all.iter().map(name).filter(|other| *other != name(command));
+    let pages = others.map(|other| format!("{other}(1)")).chain(["exports(5)", "nfs(5)"].map(str::to_owned));
+    let mut roff = Roff::new();
+    roff.control("SH", ["SEE ALSO"]).text([roman(pages.collect::<Vec<_>>().join(", "))]);
+    roff
 }
 
 /// What follows the options in the help, line by line: it has tables and examples.
@@ -131,6 +143,11 @@ mod tests {
             let notes = command.get_after_long_help().or(command.get_after_help()).unwrap().to_string();
             let page = text_of(page);
             assert!(page.contains(".SH NOTES\n.nf\n"), "{name}");
+            assert!(
+                page.contains(".SH \"SEE ALSO\"\n") && page.contains("(1), exports(5), nfs(5)"),
+                "{name}"
+            );
+            assert!(!page.contains(&name.replace(".1", "(1),")), "{name} refers to itself");
             for example in notes.lines().filter(|line| line.starts_with("  remoor ")) {
                 assert!(page.contains(&format!("{example}\n")), "{example} is not in {name}");
             }

@@ -150,13 +150,24 @@ mod tests {
         commands.into_iter().map(render).collect()
     }
 
+    /// A word as a shell has it. One that means something to a shell has to be quoted.
+    fn unquoted(word: &str) -> String {
+        match word.strip_prefix('"').and_then(|word| word.strip_suffix('"')) {
+            Some(quoted) => quoted.to_owned(),
+            None => {
+                assert!(!word.contains(['(', ')', '*', ';', '&', '<', '>', '$']), "{word} is not quoted");
+                word.to_owned()
+            }
+        }
+    }
+
     /// What a shell makes of each example in the help.
     fn examples() -> Vec<Vec<String>> {
         let texts = helps().into_iter().map(|(_, [long, _])| long);
         let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
         let examples = lines.filter(|line| line.starts_with("  remoor "));
         let words = |line: String| {
-            line.split_whitespace().take_while(|word| !word.starts_with('#')).map(str::to_owned).collect()
+            line.split_whitespace().take_while(|word| !word.starts_with('#')).map(unquoted).collect()
         };
         examples.map(words).collect()
     }

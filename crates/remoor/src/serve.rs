@@ -17,7 +17,7 @@ use remoor_server::exports::{OPTIONS, OptionRow, Status};
 use remoor_server::names::groups::Groups;
 use remoor_server::vfs::local::OpenError;
 use remoor_server::{DEFAULT_WORKERS, Exporter, Reload, Running, Server, StartError};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -37,9 +37,10 @@ use crate::{Failure, LogFormat, columns, state_dir};
 pub(crate) struct Args {
     /// Address and port to listen on; may be repeated [default: the sockets that systemd hands over,
     /// else 127.0.0.1:2049]
-    #[arg(short, long, value_name = "ADDR:PORT", help_heading = "Serving")]
+    #[arg(short, long, value_name = "ADDR:PORT", help_heading = "Serving", value_parser = address)]
     listen: Vec<SocketAddr>,
-    /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated
+    /// Export a directory: DIR, DIR:OPTIONS for every client, or DIR:CLIENT(OPTIONS); may be repeated. With
+    /// memory: before it the directory is in memory, empty at first and lost at exit
     #[arg(short, long, value_name = "DIR[:OPTIONS]", help_heading = "Exports")]
     pub(crate) export: Vec<String>,
     /// Export what a file in the form of exports(5) says; may be repeated [default: /etc/exports and
@@ -86,13 +87,19 @@ Examples:
   remoor serve --export /srv:rw,insecure
   remoor serve --listen 0.0.0.0:2049 --exports /etc/exports
   remoor serve --listen [::]:2049 --metrics 9464 --health 0.0.0.0:9465 --log-format json
-  remoor serve --export memory:/scratch:192.0.2.0/24(rw) --max-connections 100 --idle 60
+  remoor serve --export \"memory:/scratch:192.0.2.0/24(rw,no_root_squash)\" --idle 60
+
+`memory:` before a path exports an empty directory that is kept in memory and lost at exit; clients
+mount it by the path alone.
 
 While it runs: `remoor status` shows clients, exports and latencies, `remoor exportfs` changes the
 exports, and SIGHUP reads them again. A balancer's probe asks GET /health.
 
 A `secure` export (the default) refuses source ports above 1023, as the Linux server does: clients
-that mount with noresvport need `insecure`.";
+that mount with noresvport need `insecure`.
+
+Exit codes: 0 stopped by a signal; 2 the command line, an option or a file of exports is wrong; 3 it
+cannot run here: a port, a permission, or another server of this node's name.";
 
 fn option_row(row: &OptionRow) -> String {
     let default = if row.default == "yes" { " (default)" } else { "" };
@@ -132,6 +139,10 @@ fn reload(exporter: Arc<Exporter>) {
     if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(run) {
         tracing::error!("exports stay as they were: cannot start a thread to read them: {error}");
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write ADDR:PORT or [ADDR]:PORT, as in 0.0.0.0:2049".to_owned())
 }
 
 /// A network, or one address.
@@ -177,6 +188,11 @@ impl Args {
             .proxy_from(self.proxy_from.iter().copied())
             .workers(self.workers.into());
         if self.manage_gids {
+            if !geteuid().is_root() {
+                tracing::warn!(
+                    "--manage-gids has no effect: only root can act as its callers and their groups"
+                );
+            }
             server = server.manage_gids(Groups::default());
         }
         server = self.watching.apply(server, self.node.as_deref())?;
@@ -190,6 +206,7 @@ impl Args {
             StartError::Local(OpenError::StateInside { .. }) => Failure::Usage(said(error)),
             StartError::Io(_)
             | StartError::Key(_)
+            | StartError::StateDir { .. }
             | StartError::Local(_)
             | StartError::Vfs { .. }
             | StartError::Silent { .. }
@@ -200,17 +217,7 @@ impl Args {
     }
 
     fn state_dir(&self) -> Result<PathBuf, Failure> {
-        let dir = match &self.state {
-            Some(dir) => dir.clone(),
-            None => state_dir::default()
-                .ok_or_else(|| Failure::Usage(anyhow!("HOME is not set: name a directory with --state")))?,
-        };
-        match std::fs::create_dir_all(&dir) {
-            Ok(()) => Ok(dir),
-            Err(e) => Err(Failure::Cannot(anyhow!(
-                "cannot make the state directory {}: {e}; name another with --state",
-                dir.display()
-            ))),
-        }
+        let unknown = || anyhow!("HOME is not set to an absolute path: name a directory with --state");
+        self.state.clone().or_else(state_dir::default).ok_or_else(|| Failure::Usage(unknown()))
     }
 }

@@ -14,6 +14,8 @@ use crate::{Failure, columns};
 const MAX_CLIENTS: usize = 40;
 /// Longest first cell of a row that is not broken, in columns: an IPv6 address.
 const UNBROKEN: usize = 39;
+/// Seconds that the rate of calls is taken from, once the server has run for so long.
+const RATE_SECS: f64 = 10.0;
 /// Clears a terminal and goes to its first line (ECMA-48 ED, CUP).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -39,21 +41,30 @@ Examples:
   remoor status --watch
   remoor status --node a --json
 
-Latencies are from a whole call to its reply; half and 99 % of the calls took no longer than the
-bound shown. An export's calls are counted from when its file system was opened. The same numbers,
-and histograms, are at /metrics where `remoor serve --metrics` says.";
+Received and sent are the server's. Latencies are from a whole call to its reply: half and 99 % of
+the calls took no longer than the bounds under median and 99 %. An export's calls are counted from
+when its file system was opened. The same numbers, and histograms, are at /metrics where
+`remoor serve --metrics` says.
+
+Exit codes: 0 done; 2 the command line is wrong; 3 no server answers, or it refuses.";
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Some(secs) = args.watch else { return args.show("") };
     let before = if io::stdout().is_terminal() && !args.json { CLEAR } else { "" };
+    args.show(before)?;
     loop {
+        std::thread::sleep(Duration::from_secs(secs));
         match args.show(before) {
             // A server that is restarted comes back.
-            Err(Failure::Cannot(error)) => print(&format!("{before}{error}\n"))?,
+            Err(Failure::Cannot(error)) => complain(&error),
             done => done?,
         }
-        std::thread::sleep(Duration::from_secs(secs));
     }
+}
+
+#[allow(clippy::print_stderr, reason = "standard output is for what the server answers")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("remoor: {error}");
 }
 
 impl Args {
@@ -91,11 +102,7 @@ fn head(status: &Status) -> String {
             duration(status.uptime_secs)
         ),
         format!(
-            "write verifier {}, unless an export's file system was opened anew or lost data",
-            status.write_verifier
-        ),
-        format!(
-            "{} connections ({} accepted, {} evicted, {} refused, {} broken); {} calls refused for their port",
+            "{} connections open ({} accepted, {} evicted, {} refused, {} broken); {} calls refused for their port",
             connections.open,
             connections.accepted,
             connections.evicted,
@@ -103,11 +110,16 @@ fn head(status: &Status) -> String {
             connections.broken,
             status.port_refusals
         ),
-        format!("{} calls, {:.1} a second", status.calls, status.calls_per_second),
+        format!("{} calls, {:.1} a second {}", status.calls, status.calls_per_second, rate_span(status)),
         replays(&status.replays),
     ];
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     lines + &columns::row("listening on", 13, &listen.join(" "))
+}
+
+/// What the server takes the rate of calls from.
+fn rate_span(status: &Status) -> &'static str {
+    if status.uptime_secs < RATE_SECS { "since the start" } else { "in the last 10 s" }
 }
 
 fn replays(replays: &Replays) -> String {
@@ -151,7 +163,7 @@ fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
 
 fn client_rows(status: &Status) -> Vec<Vec<String>> {
     let header =
-        cells(["client", "reserved ports", "other ports", "calls", "sent", "received", "idle", "mounted"]);
+        cells(["client", "reserved ports", "other ports", "calls", "received", "sent", "idle", "mounted"]);
     let row = |client: &ClientStatus| {
         vec![
             client.address.to_string(),
@@ -175,14 +187,14 @@ fn export_rows(status: &Status) -> Vec<Vec<String>> {
             few(&export.clients),
             export.mounted_by.to_string(),
             export.calls.to_string(),
-            export.unhealthy.clone().unwrap_or_else(|| "well".to_owned()),
+            export.unhealthy.clone().unwrap_or_else(|| "ok".to_owned()),
         ]
     });
     std::iter::once(header).chain(rows).collect()
 }
 
 fn procedure_rows(status: &Status) -> Vec<Vec<String>> {
-    let header = cells(["procedure", "calls", "mean", "half", "99 %", "in", "out", "errors"]);
+    let header = cells(["procedure", "calls", "mean", "median", "99 %", "received", "sent", "errors"]);
     let rows = status.procedures.iter().map(|row| {
         let errors: Vec<String> = row.errors.iter().map(|(status, n)| format!("{n} {status}")).collect();
         let bound = |share| row.quantile_micros(share).map_or_else(|| "> 10 s".to_owned(), micros);
@@ -311,10 +323,9 @@ mod tests {
         }
         for part in [
             "node a, remoor 0.1.0, pid 4711, up 1 d 3 h",
-            "write verifier 0123456789abcdef",
             "its file system has not",
             "4 calls refused for their port",
-            "133 calls, 12.3 a second",
+            "133 calls, 12.3 a second in the last 10 s",
             "replayed: 0 same connection, 0 same port, 5 other port, 0 inferred",
             "10 more with fewer calls",
             "NFS READDIRPLUS",

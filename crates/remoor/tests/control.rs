@@ -46,7 +46,10 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_remoor"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--node", "n"]);
         command.arg("--exports").arg(self.path("exports")).arg("--state").arg(self.path("state"));
-        command.arg("--control").arg(self.path("control")).args(more);
+        if !more.contains(&"--control") {
+            command.arg("--control").arg(self.path("control"));
+        }
+        command.args(more);
         command.env("RUST_LOG", "info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
@@ -149,9 +152,11 @@ fn what_exportfs_cannot_do_changes_nothing_and_has_its_code() {
         assert_eq!((got, stdout.as_str()), (code, ""), "{args:?}: {stderr}");
         assert!(stderr.contains(text) && stderr.lines().count() == 1, "{args:?}: {stderr}");
     };
+    fails(&["-o", "bogus", ":memory:/x"], 2, "remoor: exports stay as they were: ");
     place.configure("memory:/a *(rw,no_subtree_check)\nmemory:/b *(rw,secur)\n");
     fails(&["-ra"], 2, "exports:2: unknown option \"secur\"; did you mean \"secure\"?");
     fails(&["-a"], 2, "exports:2: unknown option");
+    fails(&["-ra"], 2, "(all errors: remoor exports check)");
     place.configure("");
     fails(&["-u", "192.0.2.1:memory:/a"], 2, "memory:/a is not exported to 192.0.2.1");
     fails(&["-u"], 2, "-u needs CLIENT:PATH");
@@ -170,7 +175,7 @@ fn status_tells_what_the_server_does_in_words_and_in_json() {
     let text = place.told("status", &[]);
     assert!(text.starts_with("node n, remoor "), "{text}");
     assert!(text.contains(&format!("pid {}", server.child.id())), "{text}");
-    assert!(text.contains("\nno client yet\n") && text.contains("well"), "{text}");
+    assert!(text.contains("\nno client yet\n") && text.contains(" ok\n"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     let json = place.json("status");
     assert_eq!((&json["node"], &json["calls"]), (&Value::from("n"), &Value::from(0)));
@@ -235,4 +240,22 @@ fn a_path_that_is_no_socket_is_left_alone() {
     assert_eq!(out.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("cannot make the control socket"), "{stderr}");
     assert_eq!(fs::read_to_string(Path::new(&place.path("control"))).unwrap(), "precious");
+}
+
+#[test]
+fn watching_needs_a_server_to_begin_with() {
+    let place = Place::new("");
+    let (code, stdout, stderr) = place.ask("status", &["--watch", "--json"]);
+    assert_eq!((code, stdout.as_str()), (3, ""), "{stderr}");
+    assert!(stderr.contains("no server answers at "), "{stderr}");
+}
+
+/// Where a user without a runtime directory has it.
+#[test]
+fn the_control_socket_may_lie_beside_the_state() {
+    let place = Place::new("memory:/a *(rw,no_subtree_check)\n");
+    let socket = place.path("state/n.sock");
+    let _server = place.start(&["--control", socket.to_str().unwrap()]);
+    let out = Command::new(env!("CARGO_BIN_EXE_remoor")).args(["status", "--control"]).arg(&socket).output();
+    assert_eq!(out.unwrap().status.code(), Some(0));
 }

@@ -470,12 +470,13 @@ fn what_cannot_be_served_is_told_once_with_the_documented_code() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let below_file = format!("{file}/state");
-    let cases: [(i32, &[&str], &str); 6] = [
+    let cases: [(i32, &[&str], &str); 7] = [
         (2, &["--exports", &file], "exports:3: unknown option \"insecur\"; did you mean \"insecure\"?"),
         (2, &["--exports", &missing], "missing: cannot read exports: No such file or directory"),
         (2, &["--export", &missing, "--state", &state], "missing\": No such file or directory"),
         (2, &["--export", "memory:/x", "--node", "a/b", "--state", &state], "node name \"a/b\": use letters"),
         (3, &["--export", "memory:/x", "--state", &below_file], "cannot make the state directory"),
+        (3, &["--export", "memory:/x", "--state", "/proc"], "choose a --state that user "),
         (
             3,
             &["--export", "memory:/x", "--listen", &address, "--state", &state],
@@ -497,4 +498,39 @@ fn the_limit_of_open_files_is_raised() {
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let [soft, hard] = [3, 4].map(|n| line.split_whitespace().nth(n).unwrap());
     assert_eq!(soft, hard, "{line}");
+}
+
+/// Permission bits.
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn the_state_directory_is_the_servers_alone_whatever_the_umask() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("above/state");
+    let script = "umask 0 && exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_remoor"), "serve", "--export", "memory:/x"]);
+    command.args(["--listen", "127.0.0.1:0", "--control", "none", "--state"]).arg(&state);
+    let mut child = command.env("RUST_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
+    await_line(&lines(child.stderr.take().unwrap()), "listening on ");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((mode(&state), mode(state.parent().unwrap())), (0o700, 0o755));
+}
+
+#[test]
+fn nothing_is_made_in_an_export_that_the_state_directory_would_lie_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let export = dir.path().join("export");
+    fs::create_dir(&export).unwrap();
+    std::os::unix::fs::symlink("export", dir.path().join("link")).unwrap();
+    for (exported, state) in [("export", "export/a/state"), ("link", "export/state"), ("export", "link")] {
+        let [exported, state] = [exported, state].map(|name| dir.path().join(name));
+        let args = ["--export", exported.to_str().unwrap(), "--state", state.to_str().unwrap()];
+        let (code, stderr) = failed(&args);
+        assert!(code == 2 && stderr.contains("lies in the export"), "{args:?}: {code} {stderr}");
+        assert_eq!(fs::read_dir(&export).unwrap().count(), 0, "{args:?}");
+    }
 }

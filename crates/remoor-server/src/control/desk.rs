@@ -14,6 +14,7 @@ use super::monitor::{LOOK_EVERY, Monitor};
 use super::status::{self, ExportStatus, Status};
 use super::{Answer, Request};
 use crate::exporter::{ChangeError, Changes, Exporter};
+use crate::exports::{Origin, ParseError};
 use crate::metrics::{self, ExportFacts, Facts};
 use crate::net::Census;
 use crate::server::StartError;
@@ -125,7 +126,8 @@ impl Desk {
         let table = self.state().table();
         let mut by: HashMap<u64, HashSet<IpAddr>> = HashMap::new();
         for (client, path) in self.state().mounts() {
-            if let Some(export) = table.above(&path) {
+            let may_use = |export: &&ServedExport| export.is_for(client, self.state().names);
+            if let Some(export) = table.above(&path).filter(may_use) {
                 by.entry(export.id).or_default().insert(client);
             }
         }
@@ -154,8 +156,15 @@ fn changed(result: Result<Changes, ChangeError>) -> Answer {
     match result {
         Ok(changes) => Answer::Changes(changes),
         Err(error) => {
+            let message = match &error {
+                ChangeError::Parse(ParseError { origin: Origin::File(..), .. }) => {
+                    format!("exports stay as they were: {error} (all errors: remoor exports check)")
+                }
+                _ => format!("exports stay as they were: {error}"),
+            };
+            tracing::error!("{message}");
             let cannot = matches!(error, ChangeError::Busy | ChangeError::Open(StartError::Silent { .. }));
-            Answer::Error { usage: !cannot, message: error.to_string() }
+            Answer::Error { usage: !cannot, message }
         }
     }
 }

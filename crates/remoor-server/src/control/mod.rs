@@ -13,7 +13,9 @@ mod monitor;
 mod socket;
 mod status;
 
+use std::fs::DirEntry;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -98,7 +100,9 @@ pub enum Answer {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message says it")]
 pub enum CallError {
-    #[error("no server answers at {path}: {source}; is it running, with this control socket (--control)?")]
+    #[error("cannot ask the server at {path}: {source}; only root and the server's own user may")]
+    NotAllowed { path: PathBuf, source: io::Error },
+    #[error("no server answers at {path}: {source}; is it running, with this control socket (--control)?{others}", others = others(.path))]
     NoServer { path: PathBuf, source: io::Error },
     #[error(
         "the server at {path} has not answered for {secs} s; it may be stopped, or a file system may hang"
@@ -106,6 +110,17 @@ pub enum CallError {
     Silent { path: PathBuf, secs: u64 },
     #[error("the server at {path} closed the connection: {reason}")]
     Closed { path: PathBuf, reason: String },
+}
+
+/// What else lies in the directory of a control socket and may be one: that of a server with another --node.
+fn others(path: &Path) -> String {
+    const SHOWN: usize = 8;
+    let entries = path.parent().and_then(|dir| dir.read_dir().ok()).into_iter().flatten().flatten();
+    let is_socket = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
+    let paths = entries.filter(is_socket).map(|entry| entry.path()).filter(|other| other != path);
+    let mut found: Vec<String> = paths.take(SHOWN).map(|other| format!("{other:?}")).collect();
+    found.sort_unstable();
+    if found.is_empty() { String::new() } else { format!(" There are other sockets: {}", found.join(", ")) }
 }
 
 /// Asks the server whose control socket is at `path`, and waits for its answer no longer than `patience`.
@@ -119,6 +134,7 @@ pub fn call(path: &Path, request: &Request, patience: Duration) -> Result<Answer
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             CallError::Closed { path: path.into(), reason: source.to_string() }
         }
+        io::ErrorKind::PermissionDenied => CallError::NotAllowed { path: path.into(), source },
         _ => CallError::NoServer { path: path.into(), source },
     };
     let mut stream = connect(path).map_err(failed)?;

@@ -9,8 +9,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FsWord, PROC_SUPER_MAGIC, statfs};
+
 use super::{ClientSpec, Export, Exports, Finding, Fsid, Level, Options, Origin, Rule, Storage};
 use crate::names::Names;
+
+/// `statfs.f_type` of sysfs (Linux: `include/uapi/linux/magic.h`).
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// Everything about exports that were parsed, the parser's own findings included: errors first, then warnings, then notes,
 /// each in the order of files and lines. Looks at the exported directories and asks `names` for every host name.
@@ -90,6 +95,16 @@ impl Review {
             Ok((_, metadata)) if !metadata.is_dir() => {
                 let text = format!("{path} is not a directory");
                 self.tell(Level::Error, origin, text, "export the directory it is in");
+            }
+            Ok((real, _)) if real.parent().is_none() => {
+                let text = format!(
+                    "{path} is the whole host: the server's state directory lies in it, and remoor serve refuses that"
+                );
+                self.tell(Level::Error, origin, text, "export the directories that clients need");
+            }
+            Ok((real, _)) if is_of_the_kernel(real) => {
+                let text = format!("{path} has no files of its own: the kernel shows itself there");
+                self.warn(origin, text, "export the directories that clients need");
             }
             Ok((real, _)) if *real != export.path => {
                 let text =
@@ -240,6 +255,11 @@ impl Review {
     }
 }
 
+/// Whether proc(5) or sysfs(5) is mounted there.
+fn is_of_the_kernel(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&found.f_type))
+}
+
 /// Whether two exports have the same clients with the same options.
 fn give_the_same(a: &Export, b: &Export) -> bool {
     let same = |a: &Rule, b: &Rule| {
@@ -372,7 +392,15 @@ mod tests {
             Exports::parse(Path::new("x"), b"/ h(no_subtree_check)\n/proc h(no_subtree_check)").unwrap();
         let mut names = FixedNames::default();
         names.host("h", "192.0.2.7");
-        assert_eq!(review(&exports, &names), []);
+        assert!(review(&exports, &names).iter().all(|finding| !finding.text.contains("lies in / ")));
+    }
+
+    #[test]
+    fn what_gives_away_the_host_is_told() {
+        let case = Case::new();
+        case.tells(Level::Error, "/ web(ro)", "/ is the whole host: the server's state directory lies in it");
+        case.tells(Level::Warning, "/proc web(ro)", "/proc has no files of its own");
+        case.tells(Level::Warning, "/proc/sys web(ro)", "has no files of its own");
     }
 
     #[test]

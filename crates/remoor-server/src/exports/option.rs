@@ -158,7 +158,7 @@ pub static OPTIONS: &[OptionRow] = rows![
     "mountpoint" = ["PATH"], "none", Implemented(set_mountpoint), "Export only if this path, or else the exported directory, is a mount point when the exports are loaded.";
     "mp" = ["PATH"], "none", Implemented(set_mountpoint), "Short for mountpoint.";
     "nordirplus", "no", flag!(nordirplus = true), "Answer READDIRPLUS with NFS3ERR_NOTSUPP, so that clients use READDIR.";
-    "sec" = "FLAVOR[:FLAVOR...]", "sys", Implemented(only_sys), "Security flavors; only sys is served.";
+    "sec" = "sys", "sys", Implemented(only_sys), "The security flavor; no other is served.";
     "xprtsec" = "POLICY[:POLICY...]", "none", Implemented(only_none), "Transport security; only none is served.";
     "wdelay", "yes", NoEffect(NO_DELAY), "Delay a write in case another follows.";
     "no_wdelay", "no", NoEffect(NO_DELAY), "Do not delay writes.";
@@ -228,7 +228,11 @@ fn set_mountpoint(options: &mut Options, argument: &str) -> Result<(), &'static 
 }
 
 fn only_sys(_: &mut Options, argument: &str) -> Result<(), &'static str> {
-    if argument == "sys" { Ok(()) } else { Err("sys; Kerberos is not served, restrict clients by address") }
+    match argument {
+        "sys" => Ok(()),
+        _ if argument.contains("krb5") => Err("sys; Kerberos is not served, restrict clients by address"),
+        _ => Err("sys; no other security flavor is served"),
+    }
 }
 
 fn only_none(_: &mut Options, argument: &str) -> Result<(), &'static str> {

@@ -75,9 +75,7 @@ fn version_2(table: &Table, asked: &Asked<'_>, call: Call) -> Answer {
         v2::Set::NUMBER => run::<v2::Set>(call, |mapping| refuse(asked, mapping.program)),
         v2::Unset::NUMBER => run::<v2::Unset>(call, |mapping| refuse(asked, mapping.program)),
         v2::GetPort::NUMBER => run::<v2::GetPort>(call, |mapping| port(table, asked, &mapping)),
-        v2::Dump::NUMBER => {
-            run::<v2::Dump>(call, |()| List(table.entries().iter().filter_map(mapping).collect()))
-        }
+        v2::Dump::NUMBER => run::<v2::Dump>(call, |()| List(mappings(table))),
         // CALLIT among them: whoever relays calls is an amplifier, and hides who calls.
         _ => Err(ReplyStatus::ProcUnavail),
     }
@@ -154,6 +152,17 @@ fn ways(table: &Table, asked: &Asked<'_>, wanted: &Rpcb) -> List<rpcb::Entry> {
         protocol: text(way.transport.name()),
     };
     List(table.ways(wanted.program, wanted.version, (asked.local)()).map(entry).collect())
+}
+
+/// Each once: version 2 tells no address, so entries of several addresses can look alike.
+fn mappings(table: &Table) -> Vec<Mapping> {
+    let mut told: Vec<Mapping> = Vec::new();
+    for mapping in table.entries().iter().filter_map(mapping) {
+        if !told.contains(&mapping) {
+            told.push(mapping);
+        }
+    }
+    told
 }
 
 /// Version 2 knows IPv4 only.
@@ -233,6 +242,19 @@ mod tests {
             }
         }
         assert!(to_netbuf(&text("/run/rpcbind.sock")).bytes.0.is_empty());
+    }
+
+    #[test]
+    fn what_looks_alike_without_its_address_is_listed_once() {
+        let at = |port: u16| [[192, 0, 2, 1], [192, 0, 2, 2]].map(|ip| SocketAddr::from((ip, port)));
+        let nfs = [at(2049), at(3049)].concat();
+        let listed = mappings(&Table::new(&nfs, &at(111)));
+        let ports = |program: u32| -> Vec<(u32, u32)> {
+            let of = listed.iter().filter(|m| m.program == program);
+            of.map(|m| (m.version, m.port)).collect()
+        };
+        assert_eq!(ports(100_003), [(3, 2049), (3, 3049)]);
+        assert_eq!(ports(NUMBER).len(), 6, "three versions over TCP and UDP");
     }
 
     #[test]

@@ -73,13 +73,19 @@ impl Discovery {
         })
     }
 
-    /// Each address once.
+    /// Each address once, and none that the address for every interface stands for.
     fn places(&self, nfs: &[SocketAddr]) -> Vec<SocketAddr> {
         let at = |place: &Place| match place {
             Place::At(address) => vec![*address],
             Place::WhereNfsIs => nfs.iter().map(|address| SocketAddr::new(address.ip(), PORT)).collect(),
         };
-        self.portmap.iter().flat_map(at).collect::<BTreeSet<_>>().into_iter().collect()
+        let all: BTreeSet<SocketAddr> = self.portmap.iter().flat_map(at).collect();
+        let covers = |any: &SocketAddr, one: &SocketAddr| {
+            any != one
+                && any.ip().is_unspecified()
+                && (any.port(), any.is_ipv4()) == (one.port(), one.is_ipv4())
+        };
+        all.iter().filter(|one| !all.iter().any(|any| covers(any, one))).copied().collect()
     }
 }
 
@@ -107,6 +113,17 @@ mod tests {
         assert_eq!(places(&["--portmap"]), ["192.0.2.1:111", "[::1]:111"]);
         assert_eq!(places(&["--portmap=0.0.0.0"]), ["0.0.0.0:111"]);
         assert_eq!(places(&["--portmap=127.0.0.1:1111", "--portmap=[::]:7"]), ["127.0.0.1:1111", "[::]:7"]);
+    }
+
+    #[test]
+    fn an_address_for_every_interface_stands_for_the_others_of_its_family() {
+        let cli = Cli::try_parse_from(["x", "--portmap"]).unwrap();
+        let places = |nfs: &[&str]| -> Vec<String> {
+            let nfs: Vec<_> = nfs.iter().map(|text| text.parse().unwrap()).collect();
+            cli.discovery.places(&nfs).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(places(&["0.0.0.0:2049", "127.0.0.1:2050", "[::1]:2049"]), ["0.0.0.0:111", "[::1]:111"]);
+        assert_eq!(places(&["127.0.0.1:1", "[::1]:2", "[::]:3"]), ["127.0.0.1:111", "[::]:111"]);
     }
 
     #[test]

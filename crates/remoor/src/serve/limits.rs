@@ -30,16 +30,18 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes as u64, value_parser = clap::value_parser!(u64).range(16 << 20..=1 << 40))]
     max_bytes: u64,
     /// Seconds after which a connection without a call is closed
-    #[arg(long, value_name = "SECS", default_value_t = Limits::default().idle.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECS", default_value_t = Limits::default().idle.as_secs(), value_parser = clap::value_parser!(u64).range(1..=MAX_SECS))]
     idle: u64,
     /// Seconds after which a connection is closed that stands still amid a call or a reply
-    #[arg(long, value_name = "SECS", default_value_t = Limits::default().stall.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECS", default_value_t = Limits::default().stall.as_secs(), value_parser = clap::value_parser!(u64).range(1..=MAX_SECS))]
     stall: u64,
     /// Seconds that a server which is stopped waits for calls that execute and replies that are not taken
-    #[arg(long, value_name = "SECS", default_value_t = Limits::default().drain.as_secs())]
+    #[arg(long, value_name = "SECS", default_value_t = Limits::default().drain.as_secs(), value_parser = clap::value_parser!(u64).range(..=MAX_SECS))]
     drain: u64,
 }
 
+/// A day.
+const MAX_SECS: u64 = 86_400;
 /// From one page to a gigabyte.
 const BYTES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 

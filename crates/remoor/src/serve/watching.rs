@@ -13,7 +13,7 @@ use crate::{Failure, control};
 #[command(next_help_heading = "Watching")]
 pub(super) struct WatchArgs {
     /// Socket for remoor status and remoor exportfs, or "none" [default: /run/remoor/NODE.sock as root,
-    /// else $XDG_RUNTIME_DIR/remoor/NODE.sock]
+    /// else $XDG_RUNTIME_DIR/remoor/NODE.sock or, without that, ~/.local/state/remoor/NODE.sock]
     #[arg(long, value_name = "PATH|none")]
     control: Option<PathBuf>,
     /// Tell /metrics (Prometheus) and /health over HTTP there; a port alone is one of loopback; may be repeated

@@ -29,6 +29,7 @@ mod identity;
 mod index;
 mod judgement;
 mod names;
+mod outside;
 mod record;
 mod scheme;
 mod stat;
@@ -56,6 +57,7 @@ use self::changes::Changes;
 use self::identity::Identity;
 pub use self::identity::{be_server, keep_identity};
 use self::index::Index;
+pub(crate) use self::outside::state_inside;
 pub use self::scheme::Scheme;
 use self::scheme::{InoPlace, RootKey, agreed, kernel_handles_unusable, regular_file};
 use self::stat::{BirthSource, FileId, stat};
@@ -285,10 +287,10 @@ fn choose(
     root: &OwnedFd,
     key: RootKey,
 ) -> std::result::Result<(Scheme, String), OpenError> {
+    refuse_state_inside(path, options)?;
     let dir = index_dir(options, key);
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     made.map_err(state_error(path, options))?;
-    refuse_state_inside(path, options)?;
     let unusable = kernel_handles_unusable(root.as_fd());
     let possible = if unusable.is_none() { Scheme::Kernel } else { Scheme::Fileid };
     let wanted = options.scheme.unwrap_or(possible);
@@ -306,9 +308,12 @@ fn choose(
 }
 
 fn refuse_state_inside(path: &Path, options: &LocalOptions) -> std::result::Result<(), OpenError> {
-    let canonical = |path: &Path| path.canonicalize().map_err(state_error(path, options));
-    let (export, state) = (canonical(path)?, canonical(&options.state_dir)?);
-    if state.starts_with(&export) { Err(OpenError::StateInside { state, export }) } else { Ok(()) }
+    let failed = state_error(path, options);
+    let export = path.canonicalize().map_err(&failed)?;
+    match state_inside(&export, &options.state_dir).map_err(&failed)? {
+        Some(state) => Err(OpenError::StateInside { state, export }),
+        None => Ok(()),
+    }
 }
 
 fn finder(
