@@ -21,16 +21,16 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package { name: "g++", program: "c++", needed_by: "the fuzz targets: libFuzzer is C++" },
     Package { name: "gcc", program: "cc", needed_by: "guests: a shim for hosts with AMX" },
     Package { name: "git", program: "git", needed_by: "guests: git clone on a mount" },
+    Package {
+        name: "haproxy",
+        program: "haproxy",
+        needed_by: "tests of the PROXY protocol with a foreign relay",
+    },
     Package { name: "iproute2", program: "ip", needed_by: "guests: their network" },
     Package {
         name: "libnfs-dev",
         program: "/usr/include/nfsc/libnfs.h",
         needed_by: "fio with its NFS engine, which is built from source, and the load generator of the bench",
-    },
-    Package {
-        name: "haproxy",
-        program: "haproxy",
-        needed_by: "tests of the PROXY protocol with a foreign relay",
     },
     Package {
         name: "libnfs-utils",
@@ -44,10 +44,9 @@ pub(crate) const PACKAGES: &[Package] = &[
     },
     Package {
         name: "nfs-common",
-        program: "showmount",
-        needed_by: "tests of the portmapper with Debian's tools",
+        program: "mount.nfs",
+        needed_by: "tests of the portmapper with Debian's tools; guests: mounting",
     },
-    Package { name: "nfs-common", program: "mount.nfs", needed_by: "guests: mounting" },
     Package { name: "nftables", program: "nft", needed_by: "tests of the drill with the kernel's balancer" },
     Package {
         name: "rpcbind",

@@ -55,7 +55,6 @@ mod mnt;
 pub mod names;
 mod net;
 mod opener;
-mod pages;
 pub mod portmap;
 mod recognised;
 mod replay;

@@ -13,7 +13,7 @@ use remoor_rpc::xdr::{External, Writer};
 use rustix::net::SendFlags;
 use socket2::Socket;
 
-use crate::pages::Pages;
+use crate::vfs::Pages;
 
 use super::limits::{KEEP_BYTES, MAX_SEGMENTS, SHARE_FROM};
 
@@ -195,7 +195,7 @@ mod tests {
     use remoor_rpc::record::Record;
 
     use super::*;
-    use crate::pages::Pool;
+    use crate::vfs::local::Pool;
 
     fn message(head: u32, payload: usize) -> Writer {
         let mut w = Writer::new();

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use remoor_nfs::v3::{CreateHow, Fattr, FsstatOk, MknodData, NfsStat, Sattr, StableHow, Time, WccData};
 
-pub use crate::pages::Pages;
+pub use self::local::Pages;
 
 use self::creation::{
     MAX_LINK_TEXT, NewAttr, check_link_text, exclusive_times, is_dot, made_by, mknod_parts,

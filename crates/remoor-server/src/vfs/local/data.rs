@@ -14,9 +14,9 @@ use super::super::permission::{EXEC, READ};
 use super::super::{Caller, NodeHandle, Payload, ReadData, Result, Written};
 use super::LocalVfs;
 use super::cache::Open;
+use super::pages::Spliced;
 use super::stat::Stat;
 use crate::errno::status;
-use crate::pages::Spliced;
 use crate::sys::may_access;
 
 /// READs from this many bytes on are sent from the page cache. Below, copying costs less than the three system calls and

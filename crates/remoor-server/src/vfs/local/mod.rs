@@ -30,6 +30,7 @@ mod index;
 mod judgement;
 mod names;
 mod outside;
+mod pages;
 mod record;
 mod scheme;
 mod stat;
@@ -58,6 +59,8 @@ use self::identity::Identity;
 pub use self::identity::{be_server, keep_identity};
 use self::index::Index;
 pub(crate) use self::outside::state_inside;
+pub use self::pages::Pages;
+pub(crate) use self::pages::Pool;
 pub use self::scheme::Scheme;
 use self::scheme::{InoPlace, RootKey, agreed, kernel_handles_unusable, regular_file};
 use self::stat::{BirthSource, FileId, stat};
@@ -66,7 +69,6 @@ use self::walk::Walks;
 use self::writeback::{Unsettled, WriteBack};
 use super::{Caller, DirEntry, Made, Node, NodeHandle, ReadData, Result, Vfs, Written};
 use crate::errno::status;
-use crate::pages::Pool;
 use crate::sys::{generation, name_to_handle};
 
 /// Most objects held open, unless fewer descriptors are allowed (RLIMIT_NOFILE).
