@@ -23,15 +23,18 @@ pub(super) fn inside() -> bool {
 /// Runs this program again with these arguments in a sandbox, and returns what it counted.
 pub(super) fn enter(arguments: &[OsString]) -> anyhow::Result<Counts> {
     let left = cache().join(format!("counts-{}", std::process::id()));
-    let program = std::env::current_exe().context("this program has no path")?;
+    // By the time it is called again, cargo may have replaced it.
+    let program = cache().join(format!("xtask-{}", std::process::id()));
+    fs::copy("/proc/self/exe", &program).context("cannot copy this program")?;
     // Of a process namespace whose first process dies, every process is killed.
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.arg(program).args(arguments).env(INSIDE, &left).stdin(Stdio::piped());
+    command.arg(&program).args(arguments).env(INSIDE, &left).stdin(Stdio::piped());
     let mut child = command.spawn().context("cannot run unshare (package util-linux)")?;
     let leash = child.stdin.take();
     child.wait().context("cannot wait for the sandbox")?;
     drop(leash);
+    fs::remove_file(&program)?;
     let text = fs::read_to_string(&left).context("the scenario ended early: see above")?;
     fs::remove_file(&left)?;
     parse(&text).with_context(|| format!("`{text}` are no counts"))

@@ -154,9 +154,15 @@ impl Program {
     }
 
     pub(crate) fn await_line(&self, text: &str) -> String {
-        let next =
-            || self.log.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("no line with {text:?}: {e}"));
-        std::iter::repeat_with(next).find(|line| line.contains(text)).unwrap()
+        let mut seen = Vec::new();
+        loop {
+            let line =
+                self.log.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("no {text:?}: {e}: {seen:#?}"));
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
     }
 
     /// Lines that have come since the last look.

@@ -19,10 +19,13 @@ listen nfs
   server remoor 127.0.0.1:2049 send-proxy-v2 check check-send-proxy inter 500ms
 ";
 
+/// Once it listens.
 fn haproxy(host: &Host) -> Program {
     let config = host.dir.path().join("haproxy.cfg");
     fs::write(&config, CONFIG).unwrap();
-    Program::start(host.command("haproxy", &["-db", "-f", config.to_str().unwrap()]))
+    let relay = Program::start(host.command("haproxy", &["-db", "-f", config.to_str().unwrap()]));
+    host.await_said("ss -ltnH sport = :3049", |said| said.contains(":3049"));
+    relay
 }
 
 /// Lists the export through `address`:`port`; as root libnfs comes from a reserved port.
