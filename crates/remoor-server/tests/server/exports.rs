@@ -149,7 +149,8 @@ fn what_must_be_mounted_and_is_not_is_not_exported() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().canonicalize().unwrap();
     let text = format!("{} *(insecure,no_subtree_check,mp)\nmemory:/y *(insecure,mp=/proc)", path.display());
-    let server = builder(&text).state_dir(dir.path().join("state")).start().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let server = builder(&text).state_dir(state.path()).start().unwrap();
     let mut client = Client::connect(&server);
     assert_eq!(client.mount(path.to_str().unwrap()), Err(MountStat::Acces));
     assert!(client.mount("/y").is_ok());
