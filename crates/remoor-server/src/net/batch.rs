@@ -44,23 +44,23 @@ impl Batch {
 impl<S: Service> Net<S> {
     /// Executes calls that this worker has just received, as a runner.
     pub(super) fn run_received(&self, hands: &mut Hands, connection: &Arc<Connection>, calls: usize) {
-        self.run(hands, connection, hands.looked, calls > 1);
+        self.run(hands, connection, calls > 1);
     }
 
     /// Executes calls that waited, as a runner.
     pub(super) fn run_waiting(&self, hands: &mut Hands, id: ConnectionId) {
         match self.connection(id) {
-            Some(connection) => self.run(hands, &connection, 0, false),
+            Some(connection) => self.run(hands, &connection, false),
             None => locked(&self.roster).schedule.finish(id, false),
         }
     }
 
-    fn run(&self, hands: &mut Hands, connection: &Arc<Connection>, alive: u64, eager: bool) {
+    fn run(&self, hands: &mut Hands, connection: &Arc<Connection>, eager: bool) {
         let slot = &self.slots[hands.worker];
         slot.begin(connection.origin.connection);
         self.dormant.end();
         let now = boottime_nanos();
-        let mut batch = Batch { begun: now, now, alive, gathered: None, calls: 0, eager };
+        let mut batch = Batch { begun: now, now, alive: 0, gathered: None, calls: 0, eager };
         while self.step(hands, connection, &mut batch) {}
         slot.end();
         self.end_turn(hands, connection);
@@ -136,8 +136,8 @@ impl<S: Service> Net<S> {
     ///
     /// The socket is asked before a call that changes something, because Linux hands out what came before a reset
     /// (`tcp_recvmsg` empties the receive queue first): a process that was stopped meanwhile would execute calls that
-    /// another node has executed since. What was seen less than [`ALIVE_FOR`] ago counts: a stop in between shows in
-    /// the clock. A reset may also never have reached this host, and a FIN doesn't say that the client waits no more; so
+    /// another node has executed since. An answer less than [`ALIVE_FOR`] old counts: a stop in between shows in
+    /// the clock. That there was something to receive is none. A reset may also never have reached this host, and a FIN doesn't say that the client waits no more; so
     /// after a lapse, every connection that was there before is as good as reset. Neither can help a call that executes
     /// at the moment of the stop. The clock comes last: what lies between it and the call is the only time at which a
     /// stop goes unseen.

@@ -12,7 +12,6 @@ use rustix::io::retry_on_intr;
 
 use super::connection::{Connection, Error, Filled, Inbox, cause};
 use super::crew::{Crew, Wake, Worker};
-use super::lapse::boottime_nanos;
 use super::limits::{EVENTS, SINGLE_EVENTS, SWEEP};
 use super::schedule::{ConnectionId, Schedule};
 use super::service::How;
@@ -44,8 +43,6 @@ pub(super) struct Hands {
     pub(super) reply: Writer,
     /// Waits that gave one event, in a row.
     single_events: u32,
-    /// When epoll last told of the connection at hand, with neither error nor hangup; in nanoseconds since boot, 0 if that is long ago.
-    pub(super) looked: u64,
     /// It executed calls that had waited, so sockets are next.
     has_run: bool,
 }
@@ -71,7 +68,6 @@ impl<S: Service> Net<S> {
             inbox: Inbox::new(),
             reply: Writer::with_capacity(4096),
             single_events: 0,
-            looked: 0,
             has_run: false,
         };
         self.slots[worker].started();
@@ -120,9 +116,7 @@ impl<S: Service> Net<S> {
             self.share(&events[1..n]);
         }
         if n > 0 {
-            hands.looked = boottime_nanos();
             self.handle(hands, events[0].data.u64(), events[0].flags);
-            hands.looked = 0;
         }
         self.sweep_when_due();
     }
