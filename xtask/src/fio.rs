@@ -8,11 +8,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use xtask::architecture::root;
 
+use crate::archive::{Archive, Kind};
+
 /// Names the built program to tests.
 pub(crate) const VARIABLE: &str = "REMOOR_FIO";
-/// Whose source lists are asked.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// The program, which is built the first time.
 pub(crate) fn provide() -> anyhow::Result<PathBuf> {
@@ -40,25 +39,11 @@ fn build(dir: &Path) -> anyhow::Result<()> {
     fs::remove_dir_all(&source).context("cannot remove the source")
 }
 
-/// Fetches and unpacks the source package with lists of its own, so that the machine's apt configuration stays as it is.
 fn download(dir: &Path) -> anyhow::Result<PathBuf> {
     let _ = fs::remove_dir_all(dir);
-    fs::create_dir_all(dir.join("lists/partial"))?;
-    fs::create_dir_all(dir.join("cache/archives/partial"))?;
-    let release = suite()?;
-    fs::write(dir.join("sources.list"), format!("deb-src [signed-by={KEYRING}] {MIRROR} {release} main\n"))?;
-    let option = |name: &str, path: &str| format!("-oDir::{name}={}", dir.join(path).display());
-    let options = [
-        option("Etc::sourcelist", "sources.list"),
-        "-oDir::Etc::sourceparts=-".to_owned(),
-        option("State::lists", "lists"),
-        option("Cache", "cache"),
-        "-oAPT::Sandbox::User=root".to_owned(),
-    ];
-    run(Command::new("apt-get").args(&options).arg("update"))?;
-    run(Command::new("apt-get").args(&options).args(["source", "--download-only", "fio"]).current_dir(dir))?;
+    let archive = Archive::open(Kind::Source, &suite()?, dir)?;
+    let archive = archive.download("fio", ".orig.tar.gz")?;
     let source = dir.join("source");
-    let archive = find(dir, |name| name.starts_with("fio_") && name.ends_with(".orig.tar.gz"))?;
     fs::create_dir_all(&source)?;
     run(Command::new("tar").arg("xzf").arg(archive).arg("-C").arg(&source).arg("--strip-components=1"))?;
     Ok(source)
@@ -69,14 +54,6 @@ fn suite() -> anyhow::Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     name.map(str::to_owned).context("/etc/os-release names no VERSION_CODENAME: is this Debian?")
-}
-
-fn find(dir: &Path, is_it: impl Fn(&str) -> bool) -> anyhow::Result<PathBuf> {
-    let entries = fs::read_dir(dir)?.flatten();
-    let found = entries
-        .map(|entry| entry.path())
-        .find(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&is_it));
-    found.with_context(|| format!("apt-get source left no archive in {}", dir.display()))
 }
 
 /// Runs a step quietly; what it said is shown if it failed.

@@ -13,6 +13,7 @@
 //! `cargo xtask test` lists these lines at its end as `skipped: ...`, counts them as skipped and not as passed, and
 //! fails when there are any while it runs as root or with `CI=true`.
 
+mod archive;
 mod bench;
 mod fio;
 mod fuzz;

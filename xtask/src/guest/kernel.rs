@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
 use super::cache;
+use crate::archive::{Archive, Kind};
 
 /// A kernel and the suite of Debian that has it.
 #[derive(Debug)]
@@ -114,10 +115,10 @@ impl Kernel {
             fs::remove_dir_all(dir)?;
         }
         fs::create_dir_all(dir)?;
-        let archive = Archive::of(self.suite)?;
-        archive.unpack(&self.package, dir)?;
+        let archive = Archive::open(Kind::Binary, self.suite, &cache().join("apt").join(self.suite))?;
+        unpack(&archive, &self.package, dir)?;
         if let Some(libc) = &self.libc {
-            archive.unpack(libc, &dir.join("libc"))?;
+            unpack(&archive, libc, &dir.join("libc"))?;
         }
         Ok(fs::write(dir.join(COMPLETE), "")?)
     }
@@ -128,69 +129,12 @@ fn only_entry(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(entries.next().with_context(|| format!("{} is empty", dir.display()))??.path())
 }
 
-/// One suite of the archive, with lists of its own so that the host's stay as they are.
-struct Archive {
-    suite: &'static str,
-    dir: PathBuf,
-}
-
-impl Archive {
-    /// Reads the suite's list of packages.
-    fn of(suite: &'static str) -> anyhow::Result<Self> {
-        let dir = cache().join("apt").join(suite);
-        fs::create_dir_all(dir.join("lists/partial"))?;
-        fs::create_dir_all(dir.join("cache/archives/partial"))?;
-        let source = format!(
-            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} {suite} main\n",
-            mirror()?
-        );
-        fs::write(dir.join("sources.list"), source)?;
-        let archive = Self { suite, dir };
-        archive.apt(&["update"])?;
-        Ok(archive)
-    }
-
-    fn apt(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let dir = self.dir.display();
-        let options = [
-            format!("Dir::Etc::sourcelist={dir}/sources.list"),
-            "Dir::Etc::sourceparts=-".into(),
-            format!("Dir::State::lists={dir}/lists"),
-            format!("Dir::Cache={dir}/cache"),
-            // Of suites that are no longer updated the lists grow old.
-            "Acquire::Check-Valid-Until=false".into(),
-            // Downloads go to a directory of root's.
-            "APT::Sandbox::User=root".into(),
-        ];
-        let mut command = Command::new("apt-get");
-        command.current_dir(&self.dir).arg("--quiet=2");
-        command.args(options.iter().flat_map(|option| ["-o", option]));
-        let status = command.args(arguments).status().context("cannot run apt-get")?;
-        let what = arguments.join(" ");
-        ensure!(status.success(), "apt-get {what} of Debian {} ended with {status}", self.suite);
-        Ok(())
-    }
-
-    fn unpack(&self, package: &Package, into: &Path) -> anyhow::Result<()> {
-        println!("fetching {} of Debian {}", package.name, self.suite);
-        self.apt(&["download", &format!("{}/{}", package.name, self.suite)])?;
-        let file = self.downloaded(package)?;
-        package.verify(&file)?;
-        let status = Command::new("dpkg-deb").arg("--extract").args([&file, into]).status();
-        ensure!(status.context("cannot run dpkg-deb")?.success(), "cannot unpack {}", file.display());
-        Ok(fs::remove_file(file)?)
-    }
-
-    fn downloaded(&self, package: &Package) -> anyhow::Result<PathBuf> {
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(&format!("{}_", package.name)) && name.ends_with(".deb") {
-                return Ok(entry.path());
-            }
-        }
-        bail!("apt-get downloaded no {} to {}", package.name, self.dir.display())
-    }
+fn unpack(archive: &Archive, package: &Package, into: &Path) -> anyhow::Result<()> {
+    let file = archive.download(package.name, ".deb")?;
+    package.verify(&file)?;
+    let status = Command::new("dpkg-deb").arg("--extract").args([&file, into]).status();
+    ensure!(status.context("cannot run dpkg-deb")?.success(), "cannot unpack {}", file.display());
+    Ok(fs::remove_file(file)?)
 }
 
 impl Package {
@@ -216,30 +160,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The mirror of Debian's main archive that this host uses.
-fn mirror() -> anyhow::Result<String> {
-    let arguments = ["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"];
-    let output = Command::new("apt-get").args(arguments).output().context("cannot run apt-get")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let mirror = main_archive(&text).unwrap_or("http://deb.debian.org/debian/");
-    Ok(mirror.to_owned())
-}
-
-/// The first that is not the archive of security updates.
-fn main_archive(uris: &str) -> Option<&str> {
-    uris.lines().find(|uri| uri.trim_end_matches('/').ends_with("/debian"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_main_archive_is_told_from_that_of_security() {
-        let uris = "http://m.example/debian-security/\nhttp://m.example/debian/\nhttp://n.example/debian\n";
-        assert_eq!(main_archive(uris), Some("http://m.example/debian/"));
-        assert_eq!(main_archive("http://m.example/ubuntu/\n"), None);
-    }
 
     #[test]
     fn a_pinned_package_with_other_bytes_is_refused() {
