@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use remoor_rpc::net;
 use remoor_server::exports::Exports;
 use remoor_server::vfs::memory::MemoryVfs;
 use remoor_server::{Running, Server};
+use remoor_skip::skip;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tempfile::TempDir;
 
@@ -211,7 +211,7 @@ fn without_the_privilege_for_reserved_ports_every_call_fails_at_once_and_names_t
     if first_free <= RESERVED_HI {
         return skip(
             "without_the_privilege_for_reserved_ports_every_call_fails_at_once_and_names_the_remedies",
-            &format!("net.ipv4.ip_unprivileged_port_start is {first_free}; set it to 1024"),
+            format!("net.ipv4.ip_unprivileged_port_start is {first_free}; set it to 1024"),
         );
     }
     // Capabilities are a thread's own, and this thread ends with the test.
@@ -236,19 +236,6 @@ async fn mount_without_privilege() {
                 assert!(error.contains(part), "{error}");
             }
         }
-    }
-}
-
-/// See xtask on how a test says that it was skipped.
-#[allow(clippy::print_stderr, reason = "without a log the line is shown")]
-fn skip(test: &str, why: &str) {
-    let line = format!("{test}: because {why}");
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => {
-            let mut log = std::fs::File::options().append(true).create(true).open(log).unwrap();
-            writeln!(log, "{line}").unwrap();
-        }
-        None => eprintln!("{line}"),
     }
 }
 

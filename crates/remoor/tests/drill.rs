@@ -5,11 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
+use remoor_skip::skip;
 use serde_json::Value;
 
 /// One drill at a time: each has several cases at once already, and this machine may have two cores.
@@ -53,20 +53,9 @@ fn has(program: &str, package: &str, test: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let found = path.split(':').any(|dir| std::path::Path::new(dir).join(program).exists());
     if !found {
-        skip(test, &format!("package {package} is missing"));
+        skip(test, format!("package {package} is missing"));
     }
     found
-}
-
-#[allow(clippy::print_stderr, reason = "without a log the line is shown")]
-fn skip(test: &str, why: &str) {
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => {
-            let mut log = std::fs::File::options().append(true).create(true).open(log).unwrap();
-            writeln!(log, "{test}: because {why}").unwrap();
-        }
-        None => eprintln!("skipped {test}: because {why}"),
-    }
 }
 
 #[test]

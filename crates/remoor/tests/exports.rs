@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where what it needs is missing")]
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use remoor_skip::skip;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -72,7 +72,7 @@ fn with_etc(files: &[(&str, &str)], args: &[&str]) -> Option<Output> {
     }
     let possible = Command::new("unshare").args(NAMESPACE).arg("true").output();
     if !possible.is_ok_and(|output| output.status.success()) {
-        skip("a host with an /etc of its own", "needs user and mount namespaces, and unshare(1)");
+        skip("a host with an /etc of its own", "it needs user and mount namespaces, and unshare(1)");
         return None;
     }
     let script = "mount --bind \"$0\" /etc && exec \"$@\"";
@@ -83,17 +83,6 @@ fn with_etc(files: &[(&str, &str)], args: &[&str]) -> Option<Output> {
 }
 
 const NAMESPACE: [&str; 3] = ["--user", "--map-root-user", "--mount"];
-
-#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
-fn skip(what: &str, reason: &str) {
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => {
-            let mut log = fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
-            writeln!(log, "{what}: because it {reason}").unwrap();
-        }
-        None => eprintln!("skipped {what}: because it {reason}"),
-    }
-}
 
 const HOSTS: &str = "127.0.0.1 localhost\n192.0.2.7 web.example.org web\n192.0.2.8 db.example.org\n";
 

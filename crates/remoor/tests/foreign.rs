@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+use remoor_skip::skip;
 use tempfile::TempDir;
 
 /// A server of an empty directory, as a process.
@@ -59,19 +60,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// See xtask on how a test says that it was skipped.
-#[allow(clippy::print_stderr, reason = "without a log the line is shown")]
-fn skip(test: &str, why: &str) {
-    let line = format!("{test}: because {why}");
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => {
-            let mut log = fs::File::options().append(true).create(true).open(log).unwrap();
-            writeln!(log, "{line}").unwrap();
-        }
-        None => eprintln!("{line}"),
     }
 }
 

@@ -19,6 +19,7 @@ use remoor_rpc::message::{Message, encode_call};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::RecordReader;
 use remoor_rpc::xdr::Xdr;
+use remoor_skip::skip;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::process::{kill_process, pidfd_open, pidfd_send_signal, waitpid};
@@ -440,19 +441,6 @@ fn groups_are_taken_from_the_server_if_it_is_told_so() {
         let args = v3::AccessArgs { file, access: v3::access::READ };
         let granted = client.call::<v3::Access>(&args).into_result().unwrap().access;
         assert_eq!(granted, may_read, "{options:?}");
-    }
-}
-
-/// Says what is not tested here and why; see xtask on how a test says that it was skipped.
-#[allow(clippy::print_stderr, reason = "without a log the line is shown")]
-fn skip(what: &str, why: &str) {
-    let line = format!("{what}: because {why}");
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => {
-            let mut log = fs::File::options().append(true).create(true).open(log).unwrap();
-            writeln!(log, "{line}").unwrap();
-        }
-        None => eprintln!("{line}"),
     }
 }
 

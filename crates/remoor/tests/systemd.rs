@@ -21,6 +21,7 @@ use remoor_rpc::message::{Message, Reply, ReplyStatus, encode_call};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::RecordReader;
 use remoor_rpc::xdr::Xdr;
+use remoor_skip::skip;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -305,16 +306,5 @@ fn the_units_are_valid() {
             assert!(output.status.success() && said.is_empty(), "{said}");
         }
         Err(_) => skip("the_units_are_valid", "systemd-analyze is missing (apt-get install systemd)"),
-    }
-}
-
-#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
-fn skip(test: &str, reason: &str) {
-    let line = format!("TEST {test}: because {reason}\n");
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => {
-            fs::OpenOptions::new().append(true).open(log).unwrap().write_all(line.as_bytes()).unwrap();
-        }
-        None => eprint!("SKIPPED {line}"),
     }
 }

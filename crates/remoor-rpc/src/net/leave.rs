@@ -139,6 +139,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
+    use remoor_skip::skip;
+
     use super::*;
 
     fn pair() -> (TcpStream, TcpStream) {
@@ -172,7 +174,7 @@ mod tests {
             return skip(test, &error);
         }
         if let Err(error) = TcpListener::bind("[::1]:0") {
-            return skip(test, &format!("IPv6 is off (net.ipv6.conf.lo.disable_ipv6): {error}"));
+            return skip(test, format!("IPv6 is off (net.ipv6.conf.lo.disable_ipv6): {error}"));
         }
         for (server, name) in [("::1", "::1"), ("127.0.0.1", "::ffff:127.0.0.1")] {
             let (mut client, mut peer) = pair_over(server, name);
@@ -209,18 +211,5 @@ mod tests {
         server.set_nonblocking(true).unwrap();
         let error = (&server).read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "neither FIN nor RST");
-    }
-
-    /// See xtask on how a test says that it was skipped.
-    #[allow(clippy::print_stderr, reason = "without a log the line is shown")]
-    fn skip(test: &str, why: &dyn std::fmt::Display) {
-        let line = format!("{test}: because {why}");
-        match std::env::var_os("REMOOR_SKIP_LOG") {
-            Some(log) => {
-                let mut log = std::fs::File::options().append(true).create(true).open(log).unwrap();
-                writeln!(log, "{line}").unwrap();
-            }
-            None => eprintln!("{line}"),
-        }
     }
 }

@@ -10,6 +10,7 @@ use remoor_rpc::portmap::{from_universal, v2, v3, v4};
 use remoor_rpc::program::Procedure;
 use remoor_rpc::record::RecordReader;
 use remoor_rpc::xdr::Xdr;
+use remoor_skip::skip;
 
 use super::*;
 
@@ -112,7 +113,7 @@ fn addresses_are_those_the_caller_asked_at() {
 #[test]
 fn ipv6_is_told_where_it_was_asked() {
     let Ok(_) = UdpSocket::bind("[::1]:0") else {
-        return skip("ipv6_is_told_where_it_was_asked");
+        return skip("ipv6_is_told_where_it_was_asked", "this host has no IPv6");
     };
     let (_portmapper, to) = start("::");
     let to = SocketAddr::new("::1".parse().unwrap(), to.port());
@@ -120,17 +121,6 @@ fn ipv6_is_told_where_it_was_asked() {
     assert_eq!(from_universal(&result::<v4::GetAddr>(over_udp::<v4::GetAddr>(to, &own)).0), Some(to));
     let told = result::<v4::GetVersAddr>(over_tcp::<v4::GetVersAddr>(to, &rpcb(NFS, 3, "")));
     assert_eq!(told, "::1.8.1".into());
-}
-
-#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
-fn skip(test: &str) {
-    let line = format!("TEST {test}: because this host has no IPv6\n");
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => {
-            std::fs::OpenOptions::new().append(true).open(log).unwrap().write_all(line.as_bytes()).unwrap();
-        }
-        None => eprint!("SKIPPED {line}"),
-    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ use remoor_server::exports::Exports;
 use remoor_server::vfs::Vfs;
 use remoor_server::vfs::memory::MemoryVfs;
 use remoor_server::{Builder, Running, Server};
+pub(crate) use remoor_skip::skip;
 
 /// No test waits longer than this for a reply; it is far above what any needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,19 +45,6 @@ pub(crate) fn builder(exports: &str) -> Builder {
 
 pub(crate) fn address(server: &Running) -> SocketAddr {
     server.local_addrs()[0]
-}
-
-/// Says what is not tested here and why; see xtask on how a test says that it was skipped.
-#[allow(clippy::print_stderr, reason = "without a log the line is shown")]
-pub(crate) fn skip(what: &str, why: &str) {
-    let line = format!("{what}: because {why}");
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => {
-            let mut log = std::fs::File::options().append(true).create(true).open(log).unwrap();
-            writeln!(log, "{line}").unwrap();
-        }
-        None => eprintln!("{line}"),
-    }
 }
 
 pub(crate) struct Client {

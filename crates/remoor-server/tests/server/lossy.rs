@@ -113,12 +113,12 @@ fn application(dir: &Path) -> Option<std::path::PathBuf> {
         Ok(output) if output.status.success() => Some(program),
         Ok(output) if !Path::new("/usr/include/nfsc/libnfs.h").exists() => {
             let why = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_string();
-            skip(&format!("an application of libnfs ({why})"), "apt install libnfs-dev");
+            skip("an application of libnfs", format!("{why}; package libnfs-dev may be missing"));
             None
         }
         Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
         Err(e) => {
-            skip(&format!("an application of libnfs (cc: {e})"), "apt install gcc libnfs-dev");
+            skip("an application of libnfs", format!("cc cannot be run: {e}; package gcc may be missing"));
             None
         }
     }

@@ -22,7 +22,7 @@ fn reserved(server: &Running) -> Option<Client> {
             Err(e) => {
                 skip(
                     "reserved ports",
-                    &format!("none can be bound: {e}; run as root or with CAP_NET_BIND_SERVICE"),
+                    format!("none can be bound: {e}; run as root or with CAP_NET_BIND_SERVICE"),
                 );
                 return None;
             }

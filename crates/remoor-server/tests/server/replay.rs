@@ -245,7 +245,7 @@ fn a_call_waits_while_its_reply_is_not_acknowledged_elsewhere() {
 #[test]
 fn a_client_that_vanished_is_answered_from_any_port() {
     if let Err(e) = can_leave_silently() {
-        return skip("calls of a client that vanished", &e.to_string());
+        return skip("calls of a client that vanished", e);
     }
     let server = memory();
     let mut setup = Client::connect(&server);
@@ -271,7 +271,7 @@ fn a_client_that_vanished_is_answered_from_any_port() {
 #[test]
 fn a_client_that_vanished_after_its_reply_was_acknowledged_is_answered() {
     if let Err(e) = can_leave_silently() {
-        return skip("calls of a client that vanished after an acknowledgement", &e.to_string());
+        return skip("calls of a client that vanished after an acknowledgement", e);
     }
     let server = memory();
     let mut setup = Client::connect(&server);

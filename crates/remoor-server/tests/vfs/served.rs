@@ -8,6 +8,7 @@ use bytes::Bytes;
 use remoor_nfs::v3::{CreateHow, Sattr, StableHow};
 use remoor_server::vfs::local::{Durability, LocalOptions, LocalVfs, Scheme};
 use remoor_server::vfs::{Caller, DirEntry, Node, NodeHandle, Vfs};
+pub(crate) use remoor_skip::skip;
 use rustix::process::{getegid, geteuid};
 use tempfile::TempDir;
 
@@ -107,19 +108,6 @@ pub(crate) fn entries(vfs: &dyn Vfs, dir: &NodeHandle) -> Vec<DirEntry> {
 pub(crate) fn names(vfs: &dyn Vfs, dir: &NodeHandle) -> Vec<Bytes> {
     let names = entries(vfs, dir).into_iter().map(|entry| entry.name);
     names.filter(|name| !matches!(&name[..], b"." | b"..")).collect()
-}
-
-/// Says what is not tested here, and why.
-#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
-pub(crate) fn skip(test: &str, reason: &str) {
-    use std::io::Write;
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        None => eprintln!("SKIPPED {test}: {reason}"),
-        Some(path) => {
-            let mut log = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-            writeln!(log, "TEST {test}: because {reason}").unwrap();
-        }
-    }
 }
 
 /// Whether this is the host's own user namespace; in another one some users are not mapped.

@@ -1,12 +1,13 @@
 //! A host for one test, and what runs on it.
 
-use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use remoor_skip::skip;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
@@ -16,16 +17,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 pub(crate) const ADDRESS: &str = "192.0.2.5";
 /// Brings the host up and keeps it until standard input ends, which it does at the latest with the test.
 const SETUP: &str = "ip link set lo up && ip address add 192.0.2.5/32 dev lo && mount -t tmpfs none /run && echo up && exec cat";
-
-/// Writes down why a test does not run.
-#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
-fn skip(test: &str, reason: &str) {
-    let line = format!("TEST {test}: because {reason}\n");
-    match std::env::var_os("REMOOR_SKIP_LOG") {
-        Some(log) => OpenOptions::new().append(true).open(log).unwrap().write_all(line.as_bytes()).unwrap(),
-        None => eprint!("SKIPPED {line}"),
-    }
-}
 
 fn path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
@@ -50,7 +41,7 @@ impl Host {
         }
         for (program, package) in needs {
             if !is_installed(program) {
-                skip(test, &format!("{program} is missing (apt-get install {package})"));
+                skip(test, format!("{program} is missing (apt-get install {package})"));
                 return None;
             }
         }
