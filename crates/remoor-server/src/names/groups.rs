@@ -24,13 +24,11 @@ impl Default for Groups {
 }
 
 impl Groups {
-    /// All groups of a user, the primary one included, in ascending order; `None` if the system does not know the user,
-    /// or does not answer in time. The groups that the client tells then hold, as they do with rpc.mountd.
-    pub fn of(&self, uid: u32) -> Option<Arc<[u32]>> {
-        self.look_up(uid).unwrap_or_default()
-    }
-
-    /// As [`Groups::of`], with "not yet" told apart: such a call is better answered NFS3ERR_JUKEBOX than executed with
+    /// All groups of a user, the primary one included, in ascending order; `None` if the system does not know the user:
+    /// the groups that the client tells then hold, as they do with rpc.mountd.
+    ///
+    /// # Errors
+    /// The name service has not answered in time. A call is then better answered NFS3ERR_JUKEBOX than executed with
     /// fewer groups.
     pub fn look_up(&self, uid: u32) -> Result<Option<Arc<[u32]>>, Pending> {
         self.fetcher.get(&uid)
@@ -62,7 +60,7 @@ mod tests {
         let groups = Groups::default();
         loop {
             if let Ok(answer) = groups.look_up(uid) {
-                assert_eq!(groups.of(uid), answer, "kept");
+                assert_eq!(groups.look_up(uid), Ok(answer.clone()), "kept");
                 return answer;
             }
         }
