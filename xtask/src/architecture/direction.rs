@@ -15,6 +15,7 @@ pub const ORDER: &[&str] = &[
     "remoor-client",
     "remoor-load",
     "remoor-server",
+    "remoor-fuse",
     "remoor-trace",
     "remoor-balance",
     "remoor-mount",
@@ -26,6 +27,7 @@ pub const ORDER: &[&str] = &[
 /// Pairs in which the first may not name the second although it stands above it, with the reason.
 pub const APART: &[(&str, &str, &str)] = &[
     ("remoor-server", "remoor-client", "server and client meet on the wire only"),
+    ("remoor-mount", "remoor-server", "server and client meet on the wire only"),
     (
         "remoor-balance",
         "remoor-nfs",

@@ -1,0 +1,3 @@
+//! NFS version 3 mount in user space, with the options and semantics of nfs(5).
+
+pub mod fs;
