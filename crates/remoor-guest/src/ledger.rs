@@ -37,6 +37,8 @@ pub(crate) struct Ledger {
     pub(crate) repeated: u64,
     /// Calls that failed, in words.
     pub(crate) failures: Vec<String>,
+    /// Longest time between two acknowledgements to one writer since the last pause, in milliseconds.
+    pub(crate) gap_ms: u64,
     /// The server's write verifier, where the store can see it.
     pub(crate) verifier: Option<u64>,
 }
@@ -48,6 +50,7 @@ impl Ledger {
         self.acknowledged += other.acknowledged;
         self.repeated += other.repeated;
         self.failures.extend(other.failures);
+        self.gap_ms = self.gap_ms.max(other.gap_ms);
         self.verifier = other.verifier.or(self.verifier);
     }
 
@@ -96,6 +99,7 @@ impl fmt::Display for Ledger {
         self.failures.iter().try_for_each(|failure| writeln!(f, "failed {failure}"))?;
         writeln!(f, "acknowledged {}", self.acknowledged)?;
         writeln!(f, "repeated {}", self.repeated)?;
+        writeln!(f, "gap_ms {}", self.gap_ms)?;
         self.verifier.map_or(Ok(()), |verifier| writeln!(f, "verifier {verifier:016x}"))
     }
 }
@@ -126,6 +130,7 @@ impl Ledger {
             "failed" => self.failures.push(rest.into()),
             "acknowledged" => self.acknowledged = rest.parse()?,
             "repeated" => self.repeated = rest.parse()?,
+            "gap_ms" => self.gap_ms = rest.parse()?,
             "verifier" => self.verifier = Some(u64::from_str_radix(rest, 16)?),
             _ => bail!("its first word is unknown"),
         }
@@ -145,6 +150,7 @@ mod tests {
             acknowledged: 12,
             repeated: 1,
             failures: vec!["c: no space".into()],
+            gap_ms: 0,
             verifier: Some(0xabc),
         }
     }

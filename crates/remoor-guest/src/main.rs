@@ -5,12 +5,14 @@
 //! |---|---|
 //! | [`exercise`] | what applications do with files, one check a line |
 //! | [`pledge`] | writers under load that note every acknowledged change |
+//! | [`failover`] | nodes that break under writers on our own mount, in the drill's network |
 //! | [`ledger`] | what was acknowledged, as text |
 //! | [`store`] | where the writers write: a mounted directory, or our own client |
 //! | [`content`] | bytes from a seed |
 
 mod content;
 mod exercise;
+mod failover;
 mod ledger;
 mod pledge;
 mod store;
@@ -60,6 +62,8 @@ enum Command {
         #[arg(long, default_value = "")]
         prefix: String,
     },
+    /// Mount with `remoor mount` in the drill's network, write on it, and break the node that serves, again and again.
+    Failover(failover::Options),
     /// Read a ledger from standard input and compare what is there with it.
     Check {
         #[command(flatten)]
@@ -99,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Either::Mounted(store) => pledge::run(store, control, writers, &prefix),
             Either::Dialled(store) => pledge::run(store, control, writers, &prefix),
         },
+        Command::Failover(options) => failover::run(&options),
         Command::Check { place } => match place.open()? {
             Either::Mounted(store) => check(&store),
             Either::Dialled(store) => check(&store),

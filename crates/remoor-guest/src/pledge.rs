@@ -1,11 +1,13 @@
 //! Writers under load. Each notes what was acknowledged, and stops between two steps when asked, so that nothing is in
 //! flight while a test compares the ledger with what is there.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::Context;
 
@@ -73,11 +75,11 @@ impl Gate {
         self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A writer is between two steps.
-    fn pass(&self) {
+    /// A writer is between two steps; tells whether it had to wait.
+    fn pass(&self) -> bool {
         let mut waiting = self.lock();
         if !waiting.paused {
-            return;
+            return false;
         }
         waiting.working -= 1;
         self.changed.notify_all();
@@ -85,6 +87,7 @@ impl Gate {
             waiting = self.wait(waiting);
         }
         waiting.working += 1;
+        true
     }
 
     /// A writer ended.
@@ -138,7 +141,9 @@ impl<S: Store> Pledge<S> {
     fn ledger(&self, ledgers: &[Arc<Mutex<Ledger>>]) -> Ledger {
         let mut all = Ledger::default();
         for ledger in ledgers {
-            all.merge(lock(ledger).clone());
+            let mut ledger = lock(ledger);
+            all.merge(ledger.clone());
+            ledger.gap_ms = 0;
         }
         all
     }
@@ -150,9 +155,11 @@ fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 
 /// Writes until a call fails.
 fn write_on<S: Store>(pledge: &Pledge<S>, prefix: &str, ledger: &Mutex<Ledger>) {
-    let mut writer = Writer { store: &pledge.store, prefix, ledger, log: None };
+    let mut writer = Writer::new(&pledge.store, prefix, ledger);
     let failed = (0..).find_map(|n| {
-        pledge.gate.pass();
+        if pledge.gate.pass() {
+            writer.acknowledged.set(Instant::now());
+        }
         writer.step(n).err().map(|trouble| format!("{prefix} at step {n}: {trouble}"))
     });
     lock(ledger).failures.extend(failed);
@@ -170,12 +177,19 @@ struct Writer<'a, S: Store> {
     prefix: &'a str,
     ledger: &'a Mutex<Ledger>,
     log: Option<Log<S::File>>,
+    /// When a call was acknowledged last.
+    acknowledged: Cell<Instant>,
 }
 
-impl<S: Store> Writer<'_, S> {
-    /// Saves file `n` as careful applications do, removes an old one, and appends to the log.
+impl<'a, S: Store> Writer<'a, S> {
+    fn new(store: &'a S, prefix: &'a str, ledger: &'a Mutex<Ledger>) -> Self {
+        Self { store, prefix, ledger, log: None, acknowledged: Cell::new(Instant::now()) }
+    }
+
+    /// Saves file `n` as careful applications do, reads one back, removes an old one, and appends to the log.
     fn step(&mut self, n: u64) -> Result<(), Trouble> {
         self.save(n)?;
+        self.read_back(n - mix(n) % KEEP.min(n + 1))?;
         if n >= KEEP {
             self.remove(n - KEEP)?;
         }
@@ -202,6 +216,21 @@ impl<S: Store> Writer<'_, S> {
         self.note(&name, Fact::Holds { seed, len });
         self.note(&temporary, Fact::Absent);
         Ok(())
+    }
+
+    /// Compares file `n`, which is there, with what was written to it.
+    fn read_back(&self, n: u64) -> Result<(), Trouble> {
+        let name = self.name(n);
+        let Some(found) = self.store.read(&name)? else {
+            return Err(Trouble::Failed(format!("{name} is not there any more")));
+        };
+        match lock(self.ledger).facts.get(&name) {
+            Some(Fact::Holds { seed, len }) if content(*seed, 0, *len) == found => Ok(()),
+            fact => Err(Trouble::Failed(format!(
+                "{name} of {} bytes is not what was written: {fact:?}",
+                found.len()
+            ))),
+        }
     }
 
     /// Writes one to four parts; returns their length.
@@ -268,9 +297,11 @@ impl<S: Store> Writer<'_, S> {
     }
 
     fn note(&self, name: &str, fact: Fact) {
+        let waited = self.acknowledged.replace(Instant::now()).elapsed();
         let mut ledger = lock(self.ledger);
         ledger.facts.insert(name.to_owned(), fact);
         ledger.acknowledged += 1;
+        ledger.gap_ms = ledger.gap_ms.max(waited.as_millis() as u64);
     }
 }
 
@@ -282,7 +313,7 @@ mod tests {
     fn ledger_of(steps: u64, dir: &std::path::Path) -> Ledger {
         let store = Mounted::new(dir).unwrap();
         let ledger = Mutex::default();
-        let mut writer = Writer { store: &store, prefix: "w0", ledger: &ledger, log: None };
+        let mut writer = Writer::new(&store, "w0", &ledger);
         (0..steps).for_each(|n| writer.step(n).unwrap());
         ledger.into_inner().unwrap()
     }
