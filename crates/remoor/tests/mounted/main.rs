@@ -1,0 +1,57 @@
+//! What docs/semantics.md promises of a mount, each sentence by a test here: `remoor serve` and `remoor mount` as
+//! processes, and system calls. In a network and a mount namespace of their own, which no test harness can enter.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod consistency;
+mod data;
+mod failure;
+mod names;
+mod owners;
+mod site;
+mod sys;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use remoor_drill::namespace::{NamespaceError, enter_private};
+use remoor_skip::skip;
+
+/// A promise.
+type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        skip("mounted", "/dev/fuse is missing (modprobe fuse)");
+        return ExitCode::SUCCESS;
+    }
+    if !rustix::process::geteuid().is_root() {
+        skip("mounted", "mounting in a namespace of its own, other users and device nodes need root");
+        return ExitCode::SUCCESS;
+    }
+    match enter_private() {
+        Ok(_) => {}
+        Err(error @ NamespaceError::Unavailable { .. }) => {
+            skip("mounted", error);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => panic!("{error}"),
+    }
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.is_ok_and(|status| status.success()), "ip link set lo up failed; apt-get install iproute2");
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let tests = [consistency::TESTS, data::TESTS, names::TESTS, owners::TESTS, failure::TESTS].concat();
+    let chosen: Vec<&Test> = tests.iter().filter(|(name, _)| name.contains(&filter)).collect();
+    let failed = chosen.iter().filter(|test| !passes(test)).count();
+    println!("{failed} of {} tests failed", chosen.len());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn passes((name, test): &Test) -> bool {
+    let start = Instant::now();
+    let outcome = panic::catch_unwind(AssertUnwindSafe(test));
+    let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+    println!("test {name} ... {verdict} ({:.2} s)", start.elapsed().as_secs_f64());
+    outcome.is_ok()
+}
