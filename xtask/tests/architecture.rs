@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cargo_metadata::{Metadata, MetadataCommand};
 use xtask::architecture::{
-    assert_none, direction, licence, names, purity, read, root, rust_files, size, source,
+    assert_none, direction, licence, names, promises, purity, read, root, rust_files, size, source,
 };
 
 /// Metadata of the workspace with this manifest, for Linux: other systems' crates are never built.
@@ -51,6 +51,14 @@ fn error_numbers_of_the_server_stay_below_the_vfs() {
     let modules = source::modules(&lib, None).unwrap();
     let told = modules.iter().flat_map(|m| names::stray_errno(&m.file, &m.mentions));
     assert_none(&told.collect::<Vec<_>>());
+}
+
+#[test]
+fn promises_of_the_mount_have_tests() {
+    let tests = rust_files().unwrap().into_iter().filter(|f| f.iter().any(|part| part == "mounted"));
+    let names = tests.flat_map(|f| promises::tests_in(&read(&f).unwrap())).collect();
+    let page = root().join("docs/semantics.md");
+    assert_none(&promises::violations(&page, &read(&page).unwrap(), &names));
 }
 
 #[test]

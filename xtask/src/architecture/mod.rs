@@ -12,6 +12,7 @@
 pub mod direction;
 pub mod licence;
 pub mod names;
+pub mod promises;
 pub mod purity;
 pub mod size;
 pub mod source;
