@@ -191,7 +191,10 @@ impl<F: Filesystem> Reader<F> {
         let message = &buffer.as_ref()[..length];
         let header = match Header::decode(message) {
             Ok(header) => header,
-            Err(e) => return Ok(tracing::warn!("a message of /dev/fuse is malformed and ignored: {e}")),
+            Err(e) => {
+                tracing::warn!("a message of /dev/fuse is malformed and ignored: {e}");
+                return Ok(());
+            }
         };
         match header.request(message, self.shared.max_read.load(Ordering::Relaxed)) {
             Ok(Request::Write(write, data)) => self.execute(&header, write.with(buffer.detach(data))),
