@@ -16,7 +16,7 @@ use super::lookup::Names;
 use super::node::{Node, Nodes};
 use super::open::Opens;
 use super::silly::{Journal, Unique};
-use super::{Config, Credential, Fs, Kernel, Lacks, Limits, ROOT};
+use super::{Config, Credential, Fs, Kernel, Lacks, Limits, MAX_NAME, ROOT};
 use crate::errno::Errno;
 
 /// First and longest wait before an operation that was answered with NFS3ERR_JUKEBOX is tried again.
@@ -51,8 +51,9 @@ impl Fs {
         let on_root = OnFile { file: root.clone() };
         let got = client.call_as::<v3::Getattr>(&own.auth, on_root.clone()).await?;
         let attr = got.into_result()?.attr;
-        let info = client.call_as::<v3::Fsinfo>(&own.auth, on_root).await?;
-        let limits = Limits::new(&config, info.into_result().ok().as_ref());
+        let info = client.call_as::<v3::Fsinfo>(&own.auth, on_root.clone()).await?;
+        let paths = client.call_as::<v3::Pathconf>(&own.auth, on_root).await?;
+        let limits = Limits::new(&config, info.into_result().ok(), paths.into_result().ok());
         let fs = Self {
             nodes: Nodes::new(&root, &attr),
             credentials,
@@ -75,6 +76,14 @@ impl Fs {
     /// The stamp of a question that is asked now.
     pub(crate) fn ask(&self) -> Stamp {
         Stamp { order: self.questions.fetch_add(1, Relaxed), at: now() }
+    }
+
+    /// Does `work` to its end, also when nobody waits for it any more: it consists of several calls, and half of them
+    /// is worse than none.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        work: impl Future<Output = Result<T, Errno>> + Send + 'static,
+    ) -> Result<T, Errno> {
+        tokio::spawn(work).await.unwrap_or(Err(Errno::IO))
     }
 
     /// Calls `P`. NFS3ERR_JUKEBOX is not returned: it means "not yet".
@@ -157,6 +166,7 @@ impl Fs {
             Learned::Nothing | Learned::Ours => {}
             Learned::Theirs if node.is_dir() => self.directory_changed(node, asked),
             Learned::Theirs => {
+                node.state().changed = true;
                 self.data_changed(node);
                 self.kernel.invalidate_data(node.id);
             }
@@ -225,15 +235,18 @@ impl Drop for Change<'_> {
 }
 
 impl Limits {
-    fn new(config: &Config, info: Option<&v3::FsinfoOk>) -> Self {
-        let most =
-            |told: Option<u32>| told.filter(|told| *told > 0).unwrap_or(MAX_IO as u32).min(MAX_IO as u32);
-        let preferred = info.map_or(MIN_CHUNK, |info| info.dtpref);
+    fn new(config: &Config, info: Option<v3::FsinfoOk>, paths: Option<v3::PathconfOk>) -> Self {
+        let most = |told: fn(&v3::FsinfoOk) -> u32| match info.as_ref().map(told) {
+            None | Some(0) => MAX_IO as u32,
+            Some(told) => told.min(MAX_IO as u32),
+        };
+        let name = paths.map_or(0, |paths| paths.name_max);
         Self {
-            read: config.rsize.clamp(1, most(info.map(|info| info.rtmax))),
-            write: config.wsize.clamp(1, most(info.map(|info| info.wtmax))),
-            directory: preferred.clamp(MIN_CHUNK, MAX_CHUNK),
-            file: info.map_or(u64::MAX, |info| info.maxfilesize),
+            read: config.rsize.clamp(1, most(|info| info.rtmax)),
+            write: config.wsize.clamp(1, most(|info| info.wtmax)),
+            directory: most(|info| info.dtpref).clamp(MIN_CHUNK, MAX_CHUNK),
+            file: info.as_ref().map_or(u64::MAX, |info| info.maxfilesize),
+            name: if name == 0 { MAX_NAME as u32 } else { name.min(MAX_NAME as u32) },
         }
     }
 }

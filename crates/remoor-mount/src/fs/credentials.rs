@@ -135,7 +135,7 @@ fn groups_of_thread(thread: u32) -> Arc<[u32]> {
     line.split_ascii_whitespace().filter_map(|group| group.parse().ok()).collect()
 }
 
-fn machine_name() -> String {
+pub(crate) fn machine_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     name.chars().take(MAX_MACHINE_NAME).collect()
 }

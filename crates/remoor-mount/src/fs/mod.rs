@@ -29,6 +29,7 @@ mod access;
 mod call;
 mod data;
 mod inode;
+mod journal;
 mod lookup;
 mod names;
 #[cfg(test)]
@@ -95,7 +96,10 @@ pub enum Lookup {
     },
 }
 
-/// What FSINFO told when it was mounted.
+/// Longest name, in bytes, whatever the server allows: `NAME_MAX` of Linux.
+pub const MAX_NAME: usize = 255;
+
+/// What FSINFO and PATHCONF told when it was mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of a READ: `rsize`, and what the server allows.
@@ -106,6 +110,8 @@ pub struct Limits {
     pub directory: u32,
     /// Largest file, in bytes.
     pub file: u64,
+    /// Longest name, in bytes.
+    pub name: u32,
 }
 
 /// What the server turned out not to support. Asked once, not again.

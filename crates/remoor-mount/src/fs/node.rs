@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) grants: Option<Box<Grants>>,
     /// Open files.
     pub(crate) opens: u32,
+    /// Somebody else has changed it since it was last opened.
+    pub(crate) changed: bool,
     /// The name it has while it is open and its last name was removed.
     pub(crate) silly: Option<Box<Silly>>,
 }
@@ -186,6 +188,13 @@ impl Nodes {
         let node = table.enter(handle, attr);
         node.lookups.fetch_add(1, Relaxed);
         node
+    }
+
+    /// The kernel is about to be told of a known node once more. False if it has forgotten it.
+    pub fn again(&self, id: NodeId) -> bool {
+        let table = lock(&self.table);
+        let node = table.by_id.get(&id);
+        node.map(|node| node.lookups.fetch_add(1, Relaxed)).is_some()
     }
 
     /// The kernel forgets `times` of the times it was told of the node. Returns it if it is gone with that.

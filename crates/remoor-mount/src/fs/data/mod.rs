@@ -24,6 +24,11 @@ impl Fs {
         server
     }
 
+    /// Whether something is dirty, so that the kernel must ask again before it shows attributes.
+    pub(super) fn data_dirty(&self, _node: &Node) -> bool {
+        false
+    }
+
     /// About to set the size to `size`: nothing written before may arrive after.
     pub(super) async fn data_before_size(&self, _node: &Node, _size: u64) -> Result<(), Errno> {
         Ok(())
