@@ -128,7 +128,7 @@ impl Fs {
         }
         let Some(place) = node.place() else { return };
         if let Ok(parent) = self.nodes.get(place.parent) {
-            parent.state().names.as_mut().map(|names| names.remove(&place.name));
+            parent.state().names.get_or_insert_default().remove(&place.name);
         }
         self.kernel.invalidate_entry(place.parent, &place.name);
     }

@@ -63,10 +63,10 @@ impl Names {
     }
 
     /// Nothing is known of a name any more.
-    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<NodeId> {
-        let known = self.known.remove(name)?;
-        self.missing -= usize::from(known.is_none());
-        known
+    pub(crate) fn remove(&mut self, name: &[u8]) {
+        if let Some(None) = self.known.remove(name) {
+            self.missing -= 1;
+        }
     }
 
     /// All names.

@@ -113,9 +113,9 @@ impl Fs {
     ) -> Result<Entry, Errno> {
         let asked = change.asked();
         let ok = self.created(dir, change, reply).inspect_err(|_| {
-            self.our_name(dir, |names| drop(names.remove(name)));
+            self.our_name(dir, |names| names.remove(name));
         })?;
-        self.our_name(dir, |names| drop(names.remove(name)));
+        self.our_name(dir, |names| names.remove(name));
         match (ok.file, ok.attr) {
             (Some(file), Some(attr)) => {
                 let node = self.nodes.enter(&file, &attr);
@@ -139,7 +139,7 @@ impl Fs {
         file: &FileHandle,
         who: &Credential,
     ) -> Result<Entry, Errno> {
-        self.our_name(dir, |names| drop(names.remove(name)));
+        self.our_name(dir, |names| names.remove(name));
         let asked = self.ask();
         let attr = self.told_or_asked(file, None, who).await?;
         self.enter(dir, name, file, &attr, asked)
@@ -185,7 +185,7 @@ impl Fs {
         self.our_name(dir, |names| match status {
             NfsStat::Ok => names.insert(name.into(), None),
             // Whatever was known of the name is in doubt.
-            _ => drop(names.remove(name)),
+            _ => names.remove(name),
         });
         if let Some(node) = node {
             node.state().attributes.expire_with_ctime();
@@ -273,7 +273,7 @@ impl Fs {
             return Ok(());
         }
         for at in [from, to] {
-            self.our_name(&at.dir, |names| drop(names.remove(&at.name)));
+            self.our_name(&at.dir, |names| names.remove(&at.name));
         }
         Err(status.into())
     }
@@ -284,7 +284,7 @@ impl Fs {
         self.our_name(&from.dir, |names| names.insert(from.name.clone(), None));
         self.our_name(&to.dir, |names| match &node {
             Some(node) => names.insert(to.name.clone(), Some(node.id)),
-            None => drop(names.remove(&to.name)),
+            None => names.remove(&to.name),
         });
         if let Some(node) = node {
             let mut state = node.state();
@@ -330,7 +330,7 @@ impl Fs {
         };
         of_node.end_with(wcc.attr.as_ref());
         of_dir.end(&wcc.dir_wcc);
-        self.our_name(dir, |names| drop(names.remove(name)));
+        self.our_name(dir, |names| names.remove(name));
         match status {
             NfsStat::Ok => Ok(()),
             NfsStat::Stale | NfsStat::BadHandle => Err(self.refused(node, status)),

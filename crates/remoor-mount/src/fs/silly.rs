@@ -152,7 +152,7 @@ impl Fs {
             Res::Fail(status, wcc) => (status, wcc),
         };
         change.end(&wcc);
-        self.our_name(&at.dir, |names| drop(names.remove(&at.name)));
+        self.our_name(&at.dir, |names| names.remove(&at.name));
         matches!(status, NfsStat::Ok | NfsStat::NoEnt | NfsStat::Stale)
     }
 
