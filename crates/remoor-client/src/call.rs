@@ -114,9 +114,19 @@ impl Client {
     ///
     /// A call whose future is dropped is not sent again. Whether the server executes it is unknown if it was sent.
     pub async fn call<P: Procedure>(&self, args: P::Args) -> Result<P::Res, CallError> {
+        self.call_as::<P>(&self.credential, args).await
+    }
+
+    /// As [`Client::call`], on behalf of `credential`: a mount's callers share one client, and a credential once made
+    /// is shared by all their calls.
+    pub async fn call_as<P: Procedure>(
+        &self,
+        credential: &OpaqueAuth,
+        args: P::Args,
+    ) -> Result<P::Res, CallError> {
         let mut patience = Patience { given_up: &self.given_up, answered: false };
         let (reply, answer) = oneshot::channel();
-        let credential = self.credential.clone();
+        let credential = credential.clone();
         let encode = Box::new(move |xid| message::encode_call::<P>(xid, &credential, &args));
         let request = Request { encode, idempotent: P::IDEMPOTENT, reply };
         let shut_down = || CallError::ShutDown { procedure: P::NAME };

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use remoor_client::{Client, Error, Observer, Options, Unstable};
 use remoor_nfs::reconnect::{Notice, RESERVED_HI};
-use remoor_nfs::v3::NfsStat;
-use remoor_rpc::auth::AuthSys;
+use remoor_nfs::v3::{self, NfsStat};
+use remoor_rpc::auth::{AuthSys, OpaqueAuth};
 use remoor_rpc::net;
 use remoor_server::exports::Exports;
 use remoor_server::vfs::memory::MemoryVfs;
@@ -119,6 +119,27 @@ async fn files_are_made_written_read_renamed_listed_and_removed() {
     client.remove(&root, b"b").await.unwrap();
     let error = client.lookup(&root, b"b").await.unwrap_err();
     assert_eq!(error.status(), Some(NfsStat::NoEnt));
+}
+
+#[tokio::test]
+async fn one_client_calls_for_several_users() {
+    let host = Host::start("rw,insecure,no_root_squash");
+    let client = client_of(&host, "noresvport");
+    let root = client.mount("/data").await.unwrap();
+    let args = v3::SetattrArgs {
+        file: root.clone(),
+        attr: v3::Sattr { mode: Some(0o777), ..Default::default() },
+        guard: None,
+    };
+    client.call::<v3::Setattr>(args).await.unwrap().into_result().unwrap();
+    for uid in [0, 1000, 1001] {
+        let credential = OpaqueAuth::sys(&AuthSys::new("test", uid, uid));
+        let place = v3::DirOp { dir: root.clone(), name: format!("of-{uid}").as_str().into() };
+        let how = v3::CreateHow::Guarded(v3::Sattr::default());
+        let args = v3::CreateArgs { place, how };
+        let made = client.call_as::<v3::Create>(&credential, args).await.unwrap().into_result().unwrap();
+        assert_eq!(made.attr.unwrap().uid, uid);
+    }
 }
 
 #[tokio::test]

@@ -1,3 +1,6 @@
 //! NFS version 3 mount in user space, with the options and semantics of nfs(5).
 
+pub mod errno;
 pub mod fs;
+
+pub use errno::Errno;

@@ -53,6 +53,9 @@ pub struct Config {
     /// Users other than the one who mounted may come (`allow_other`): search permission is then asked of the server
     /// wherever a directory's mode does not grant it to everybody.
     pub several_users: bool,
+    /// How long an operation is tried again while the server answers NFS3ERR_JUKEBOX: timeo x (retrans + 1) with `soft`
+    /// and `softerr`, for ever with `hard`.
+    pub patience: Option<Duration>,
 }
 
 impl Default for Config {
@@ -71,6 +74,7 @@ impl Default for Config {
             uid: None,
             gid: None,
             several_users: false,
+            patience: None,
         }
     }
 }

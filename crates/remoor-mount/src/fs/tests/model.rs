@@ -1,0 +1,1 @@
+//! Random operations of two clients against a model.
