@@ -32,10 +32,10 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (place.clone(), len).prop_map(|(at, len)| Step::Write { at, len }),
         4 => small.prop_map(|len| Step::Append { len }),
         6 => urgency.prop_map(Step::Send),
-        1 => Just(Step::Commit),
+        3 => Just(Step::Commit),
         6 => (pick.clone(), short).prop_map(|(pick, short)| Step::Execute { pick, short }),
         5 => pick.prop_map(|pick| Step::Deliver { pick }),
-        1 => Just(Step::Crash),
+        2 => Just(Step::Crash),
         1 => place.prop_map(|size| Step::Truncate { size }),
         1 => Just(Step::Fsync),
     ]
