@@ -1,7 +1,7 @@
 //! What write-behind failed with, told once to each open file: errseq_t of Linux.
 
-/// How much an open file knows of its file's errors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How much an open file knows of its file's errors: by default nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ErrorMark(u64);
 
 #[derive(Debug)]

@@ -274,6 +274,12 @@ impl<E: Clone> Writeback<E> {
         self.pieces.end()
     }
 
+    /// The end of the last byte the server has not answered for, if any: its file will be at least that long.
+    pub fn unwritten_end(&self) -> Option<u64> {
+        let flying = self.flights.iter().map(|flight| flight.end).max();
+        self.pieces.dirty.end().max(flying)
+    }
+
     /// What an open file that is opened now knows of errors.
     pub fn error_mark(&self) -> ErrorMark {
         self.errors.mark()

@@ -231,6 +231,18 @@ fn truncation_forgets_what_lies_beyond() {
 }
 
 #[test]
+fn the_file_is_at_least_as_long_as_what_is_on_its_way() {
+    let mut machine = machine();
+    assert_eq!(machine.unwritten_end(), None);
+    machine.write(20, zeros(10));
+    let write = machine.poll_write(Urgency::All).unwrap();
+    machine.write(0, zeros(10));
+    assert_eq!(machine.unwritten_end(), Some(30));
+    machine.wrote(write.id, answer(10, Unstable, 1));
+    assert_eq!((machine.unwritten_end(), machine.end()), (Some(10), Some(30)));
+}
+
+#[test]
 fn bytes_held_are_seen_where_they_lie() {
     let mut machine = machine();
     machine.write(10, Bytes::from_static(b"abc"));
