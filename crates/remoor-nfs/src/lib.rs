@@ -7,8 +7,10 @@
 //! | [`mnt`] | the MOUNT program, version 3 |
 //! | [`reconnect`] | which connection carries a mount's calls, and what happens when it fails |
 //! | [`replay`] | which call a server has executed already, and what it answered |
+//! | [`writeback`] | which written data a server may still lose, and what is sent to it when |
 
 pub mod mnt;
 pub mod reconnect;
 pub mod replay;
 pub mod v3;
+pub mod writeback;

@@ -11,6 +11,7 @@ use remoor_rpc::program::Procedure;
 
 use super::attributes::{Keep, Learned, Stamp};
 use super::credentials::Credentials;
+use super::data::Pool;
 use super::directory::{Directories, MAX_CHUNK, MIN_CHUNK};
 use super::lookup::Names;
 use super::node::{Node, Nodes};
@@ -58,6 +59,7 @@ impl Fs {
             nodes: Nodes::new(&root, &attr),
             credentials,
             opens: Opens::default(),
+            data: Pool::default(),
             directories: Directories::default(),
             lacks: Lacks::default(),
             journal,

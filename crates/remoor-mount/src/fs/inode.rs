@@ -21,7 +21,7 @@ impl Fs {
     /// Attributes of a node.
     pub async fn getattr(&self, caller: &Caller, node: NodeId) -> Result<Attr, Errno> {
         let node = self.nodes.get(node)?;
-        self.data_before_attributes(&node).await?;
+        self.data_before_attributes(&node).await;
         self.fresh_attributes(&node, &self.who(caller)).await?;
         self.shown(&node)
     }
@@ -81,11 +81,10 @@ impl Fs {
     /// Sets attributes, in order with what was written before.
     pub(crate) async fn set(&self, node: &Node, who: &Credential, set: Sattr) -> Result<(), Errno> {
         let (size, mode) = (set.size, set.mode);
-        match size {
-            Some(size) if size > self.limits.file => return Err(Errno::FBIG),
-            Some(size) => self.data_before_size(node, size).await?,
-            None => self.data_before_attributes(node).await?,
+        if size.is_some_and(|size| size > self.limits.file) {
+            return Err(Errno::FBIG);
         }
+        let gate = self.data_before_set(node, size).await;
         let change = self.change(node);
         let args = SetattrArgs { file: node.handle.clone(), attr: set, guard: None };
         match self.call::<Setattr, _, _>(who, args).await? {
@@ -95,8 +94,8 @@ impl Fs {
                 return Err(self.refused(node, status));
             }
         }
-        if let Some(size) = size {
-            self.data_after_size(node, size);
+        if let (Some(gate), Some(size)) = (gate, size) {
+            gate.set(size);
         }
         if mode.is_some() && node.is_dir() && self.config.several_users {
             self.ask_about_names(node);

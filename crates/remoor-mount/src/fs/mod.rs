@@ -130,6 +130,7 @@ pub struct Fs {
     pub(crate) nodes: Nodes,
     credentials: Credentials,
     opens: Opens,
+    data: data::Pool,
     directories: Directories,
     lacks: Lacks,
     journal: Journal,

@@ -119,7 +119,7 @@ impl Opens {
         let mut table = lock(&self.table);
         table.next += 1;
         let id = OpenId(table.next);
-        let file = OpenFile { id, node, who, flags, data: OpenData::default() };
+        let file = OpenFile { id, who, flags, data: OpenData::new(&node), node };
         table.files.insert(id, Arc::new(file));
         id
     }
@@ -211,7 +211,7 @@ impl Fs {
         let file = self.opens.remove(id).ok_or(Errno::BADF)?;
         let fs = self.clone();
         let work = async move {
-            fs.data_release(&file).await;
+            fs.data_release(&file);
             if let Some(silly) = file.node.closed() {
                 fs.remove_silly(silly).await;
             }

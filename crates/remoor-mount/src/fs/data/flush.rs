@@ -1,0 +1,155 @@
+//! fsync, close, sync, and everything that waits for data to be written.
+
+use std::pin::pin;
+
+use super::super::open::{OpenFile, OpenId};
+use super::super::{Fs, Node};
+use super::file::Held;
+use crate::errno::Errno;
+
+impl Fs {
+    /// Makes everything written to the file stable, by whomever it was written.
+    ///
+    /// # Errors
+    /// What a WRITE or COMMIT of it failed with, told once to each open file.
+    pub async fn fsync(&self, open: OpenId) -> Result<(), Errno> {
+        let open = self.opens.get(open)?;
+        self.stable(&open.node).await;
+        self.take_error(&open.node, &open.data.errors)
+    }
+
+    /// One of the descriptors of an open file is closed: what was written is stable when this returns, as close-to-open
+    /// consistency asks.
+    ///
+    /// # Errors
+    /// As [`Fs::fsync`].
+    pub async fn flush(&self, open: OpenId) -> Result<(), Errno> {
+        let open = self.opens.get(open)?;
+        if !open.flags.write() {
+            return Ok(());
+        }
+        self.stable(&open.node).await;
+        self.take_error(&open.node, &open.data.errors)
+    }
+
+    /// Makes everything written to any file stable.
+    ///
+    /// # Errors
+    /// EIO if something was not, for whatever reason.
+    pub async fn sync_all(&self) -> Result<(), Errno> {
+        let mut result = Ok(());
+        let files = self.data.files();
+        let marks: Vec<_> = files.iter().map(|node| node.data().lock().error_mark()).collect();
+        self.relieve();
+        for (node, mark) in files.iter().zip(marks) {
+            self.stable(node).await;
+            if node.data().lock().peek_error(mark).is_some() {
+                result = Err(Errno::IO);
+            }
+        }
+        result
+    }
+
+    /// Bytes of memory that hold data which is not stable on the server.
+    pub fn held_bytes(&self) -> usize {
+        self.data.held()
+    }
+
+    /// Waits until `done`, which only the answer to a WRITE or COMMIT can bring about.
+    pub(super) async fn wait(&self, node: &Node, done: impl Fn(&Held) -> bool) {
+        let data = node.data();
+        loop {
+            let mut progress = pin!(data.progress.notified());
+            progress.as_mut().enable();
+            if done(&data.lock()) {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Waits until everything written before has been answered by the server.
+    async fn written(&self, node: &Node) {
+        let Some(data) = node.data_if_opened() else { return };
+        let Some(mark) = data.lock().want_written() else { return };
+        self.pump_held(node);
+        self.wait(node, |held| held.is_written(mark)).await;
+    }
+
+    fn pump_held(&self, node: &Node) {
+        if let Some(node) = self.data.find(node.id) {
+            self.pump(&node);
+        }
+    }
+
+    /// Writes what is dirty, so that the attributes asked for next do not change by it later.
+    pub(in super::super) async fn data_before_attributes(&self, node: &Node) {
+        self.written(node).await;
+    }
+
+    /// Before attributes are set, perhaps the size: nothing written before may arrive after. If it is the size, nothing is
+    /// sent as long as the gate is kept.
+    pub(in super::super) async fn data_before_set<'a>(
+        &'a self,
+        node: &'a Node,
+        size: Option<u64>,
+    ) -> Option<SizeGate<'a>> {
+        match size {
+            Some(_) => Some(self.close_gate(node).await),
+            None => {
+                self.written(node).await;
+                None
+            }
+        }
+    }
+
+    async fn close_gate<'a>(&'a self, node: &'a Node) -> SizeGate<'a> {
+        let mut closed = false;
+        while let Some(data) = node.data_if_opened() {
+            closed = data.lock().close_gate();
+            if closed {
+                break;
+            }
+            self.written(node).await;
+        }
+        SizeGate { fs: self, node, closed }
+    }
+
+    /// The last descriptor of `open` is closed. What a killed process left is written without anybody waiting.
+    pub(in super::super) fn data_release(&self, open: &OpenFile) {
+        if !open.node.data().lock().is_stable() {
+            open.node.data().lock().want_stable();
+            self.pump(&open.node);
+        }
+    }
+}
+
+/// Nothing of a file is sent while somebody has this.
+#[derive(Debug)]
+#[must_use = "opens when dropped"]
+pub(crate) struct SizeGate<'a> {
+    fs: &'a Fs,
+    node: &'a Node,
+    closed: bool,
+}
+
+impl SizeGate<'_> {
+    /// The size is `size` now on the server.
+    pub(crate) fn set(self, size: u64) {
+        if let Some(data) = self.node.data_if_opened() {
+            match self.fs.data.find(self.node.id) {
+                Some(node) => self.fs.update(&node, |held| held.truncate(size)),
+                None => data.lock().truncate(size),
+            }
+        }
+    }
+}
+
+impl Drop for SizeGate<'_> {
+    fn drop(&mut self) {
+        if self.closed {
+            self.node.data().lock().open_gate();
+            self.fs.pump_held(self.node);
+        }
+    }
+}
