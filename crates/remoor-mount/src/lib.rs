@@ -2,5 +2,6 @@
 
 pub mod errno;
 pub mod fs;
+pub mod fuse;
 
 pub use errno::Errno;
