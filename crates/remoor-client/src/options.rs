@@ -234,7 +234,9 @@ impl OptionRow {
         }
     }
 
-    fn set(&self, options: &mut Options, given: &str, value: Option<&str>) -> Result<(), OptionError> {
+    /// Sets the option in `options`. `given` is how a person wrote it, for the message; `value` is what stands behind the
+    /// equals sign, if there is one.
+    pub fn set(&self, options: &mut Options, given: &str, value: Option<&str>) -> Result<(), OptionError> {
         let why = match (self.argument.is_empty(), value) {
             (true, None) => (self.apply)(options, ""),
             (true, Some(_)) => Err("takes no argument"),

@@ -3,5 +3,6 @@
 pub mod errno;
 pub mod fs;
 pub mod fuse;
+pub mod options;
 
 pub use errno::Errno;
