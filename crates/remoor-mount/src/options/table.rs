@@ -199,11 +199,11 @@ static CACHES: &[OptionRow] = rows![Caches:
 static DATA: &[OptionRow] = rows![Data:
     "rsize" = "BYTES", "1048576", set!(fs.rsize <- value::io_size), "Most bytes of one READ, a multiple of 1024 up to 1048576; the server's limit counts, too.";
     "wsize" = "BYTES", "1048576", set!(fs.wsize <- value::io_size), "Most bytes of one WRITE, a multiple of 1024 up to 1048576; the server's limit counts, too.";
-    "bsize" = "BYTES", "none", NoEffect("the block size shown is that of a transfer"), "Block size shown.";
+    "bsize" = "BYTES", "none", NoEffect("the mount chooses it"), "Block size shown.";
     @live "sync", "no", set!(fs.sync = true), "A write returns when its data is on the server's stable storage.";
     @live "async", "yes", set!(fs.sync = false), "Data is written behind, and is stable after fsync or close.";
     "dirsync", "no", NoEffect(ALWAYS_SO), "Changes of directories are stable when they return.";
-    "write" = "lazy|eager|wait", "lazy", NoEffect("data is written when there is enough of it, or time"), "When data is written behind.";
+    "write" = "lazy", "lazy", only!(value::write_mode), "When data is written behind: when there is enough of it, or time.";
     "alignwrite", "yes", NoEffect("only bytes that were written are sent, so that writers on other hosts lose none"), "Extend writes to whole pages.";
     "noalignwrite", "no", NoEffect(ALWAYS_SO), "Do not extend writes to whole pages.";
     "namlen" = "N", "none", NoEffect(FROM_SERVER), "Longest name.";
@@ -212,8 +212,8 @@ static DATA: &[OptionRow] = rows![Data:
 ];
 
 static SECURITY: &[OptionRow] = rows![Security:
-    "nolock", "no", Implemented(nothing), "Locks hold among the processes of this host only.";
-    "lock", "yes", NoEffect(LOCAL_LOCKS), "Locks hold among all clients of the server.";
+    "nolock", "yes", Implemented(nothing), "Locks hold among the processes of this host only.";
+    "lock", "no", NoEffect(LOCAL_LOCKS), "Locks hold among all clients of the server.";
     "local_lock" = "all|flock|posix|none", "all", Implemented(local_lock), "Locks that hold among the processes of this host only: all of them, whatever is asked for.";
     "sec" = "sys", "sys", only!(value::flavor), "Security flavor; of a list like krb5:sys, sys is used.";
     "xprtsec" = "none", "none", only!(value::transport_security), "Transport security.";
@@ -249,9 +249,9 @@ static ACCESS: &[OptionRow] = rows![Access:
     "mand" | "nomand", "no", NoEffect(NO_KERNEL_LOCKS), "Mandatory locks.";
     "iversion" | "noiversion", "no", NoEffect("the server keeps change attributes"), "Count changes of inodes.";
     "silent" | "loud", "no", NoEffect("the kernel prints nothing about FUSE mounts"), "Print messages of the kernel, or do not.";
-    "max_read" = "BYTES", "rsize", NoEffect("rsize= bounds a READ"), "Most bytes of one FUSE read.";
+    "max_read" = "BYTES", "rsize", NoEffect("a READ is bounded by rsize="), "Most bytes of one FUSE read.";
     "fsname" = "NAME", "the server", NoEffect("server and export are shown"), "Source shown in /proc/mounts.";
-    "subtype" = "NAME", "remoor", NoEffect("fuse.remoor is shown"), "Type shown in /proc/mounts.";
+    "subtype" = "NAME", "remoor", NoEffect("the type shown is fuse.remoor"), "Type shown in /proc/mounts.";
     "nonempty", "yes", NoEffect(ALWAYS_SO), "Mount over a directory with files.";
     "fd" | "rootmode" | "user_id" | "group_id" | "blksize" = "N", "none", NoEffect(KERNEL_FUSE), "What the kernel is told of a FUSE mount.";
     "auto_unmount", "no", refused!("nothing outlives the daemon to do it", "unmount with umount, or umount -l if the daemon was killed"), "Unmount when the daemon ends in any way.";

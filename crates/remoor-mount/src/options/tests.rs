@@ -20,6 +20,7 @@ fn example(row: &OptionRow) -> String {
         ("mounthost", _) => "nas",
         ("addr" | "mountaddr", _) => "192.0.2.7",
         ("sec", _) => "sys",
+        ("write", _) => "lazy",
         ("xprtsec", _) => "none",
         ("local_lock", _) => "all",
         ("lookupcache", _) => "none",

@@ -140,6 +140,18 @@ pub(super) fn transport_security(text: &str) -> Result<(), Wrong> {
     }
 }
 
+/// When data is written behind: `Opt_write` of fs/nfs/fs_context.c.
+pub(super) fn write_mode(text: &str) -> Result<(), Wrong> {
+    match text {
+        "lazy" => Ok(()),
+        "eager" | "wait" => Err(Wrong::Refused {
+            reason: "data is written behind, as with write=lazy",
+            instead: "write sync, or call fsync where it matters",
+        }),
+        _ => Err(Wrong::MustBe("lazy")),
+    }
+}
+
 /// The name or address of a host, which may not hold what separates options and hosts.
 pub(super) fn host(text: &str) -> Result<Option<String>, Wrong> {
     let host: super::Host = text.parse().map_err(|_| Wrong::MustBe("a host name or an IP address"))?;
@@ -190,7 +202,9 @@ mod tests {
         assert!(["2", "4", "4.0", "4.1", "4.2"].iter().all(|v| refused(version(v))));
         assert!(["udp", "udp6", "rdma", "rdma6"].iter().all(|p| refused(protocol(p).map(drop))));
         assert!(["none", "krb5", "krb5i", "krb5p", "krb5:krb5p"].iter().all(|s| refused(flavor(s))));
-        assert!(refused(transport_security("mtls")) && refused(mount_version("2")));
+        assert!(
+            refused(transport_security("mtls")) && refused(mount_version("2")) && refused(write_mode("wait"))
+        );
         assert_eq!(
             (version("3"), version("3.0"), flavor("krb5:sys"), flavor("sys")),
             (Ok(()), Ok(()), Ok(()), Ok(()))
