@@ -10,6 +10,7 @@ pub mod message;
 pub mod mnt;
 pub mod nfs_args;
 pub mod nfs_res;
+pub mod options;
 mod pieces;
 pub mod portmap;
 mod procedures;
