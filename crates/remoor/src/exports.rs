@@ -119,7 +119,7 @@ fn show(text: &str) -> Result<(), Failure> {
     written(io::stdout().write_all(text.as_bytes()))
 }
 
-fn pretty(value: &Value) -> String {
+pub(crate) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
@@ -268,7 +268,7 @@ fn path(export: &Export) -> String {
 }
 
 /// A comma-separated list beside its head, with lines broken after commas.
-fn list(head: &str, options: &str) -> String {
+pub(crate) fn list(head: &str, options: &str) -> String {
     let row = columns::row(head, INDENT, &options.replace(',', ", "));
     let mut lines = row.lines().map(|line| match line.get(INDENT..) {
         Some(text) if line.chars().count() == line.len() => {
@@ -295,7 +295,7 @@ fn name(level: Level) -> &'static str {
     }
 }
 
-fn counted(n: usize, what: &str) -> String {
+pub(crate) fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
@@ -362,7 +362,7 @@ fn status(row: &OptionRow) -> (&'static str, Option<String>) {
     }
 }
 
-fn capitalised(text: &str) -> String {
+pub(crate) fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }

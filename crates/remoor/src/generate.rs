@@ -1,6 +1,8 @@
 //! `remoor generate`: man pages and shell completions, from the tables that parse the command line.
 //! For those who package remoor; `cargo xtask gen` runs it.
 
+mod mount_page;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,12 +51,15 @@ fn write_all(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A man page for the program and one for each subcommand, by file name.
+/// A man page for the program, one for each subcommand, and the one for mount(8), by file name.
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
     let commands = with_subcommands(&program);
-    commands.iter().map(|command| page(command, &commands)).collect()
+    let mut mount = Vec::new();
+    mount_page::page().to_writer(&mut mount)?;
+    let pages = commands.iter().map(|command| page(command, &commands));
+    pages.chain([Ok((mount_page::NAME.to_owned(), mount))]).collect()
 }
 
 /// A command, its subcommands, and theirs.
@@ -127,7 +132,8 @@ mod tests {
             &exports[..],
             &["remoor-serve", "remoor-exportfs", "remoor-status"],
         ];
-        assert_eq!(names, wanted.concat().iter().map(|name| format!("{name}.1")).collect::<Vec<_>>());
+        let wanted = wanted.concat().into_iter().map(|name| format!("{name}.1"));
+        assert_eq!(names, wanted.chain([mount_page::NAME.to_owned()]).collect::<Vec<_>>());
         for (command, (name, page)) in shown().iter().zip(&pages) {
             let page = text_of(page);
             for option in command.get_arguments().filter_map(|argument| argument.get_long()) {

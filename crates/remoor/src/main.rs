@@ -6,6 +6,8 @@ mod drill;
 mod exportfs;
 mod exports;
 mod generate;
+#[allow(dead_code, reason = "its checks are for the command that mounts")]
+mod mount_options;
 mod serve;
 mod state_dir;
 mod status;
