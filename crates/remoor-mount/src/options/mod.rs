@@ -109,6 +109,11 @@ impl MountOptions {
         fs::Config { several_users: self.allow_other == Some(true), ..self.fs.clone() }
     }
 
+    /// Host that answers MOUNT, unless it is the server: `mountaddr=` is where `mounthost=` was resolved to.
+    pub fn mnt_host(&self) -> Option<String> {
+        self.mountaddr.map(|address| address.to_string()).or_else(|| self.mounthost.clone())
+    }
+
     fn set(&mut self, row: &OptionRow, word: &str, value: Option<&str>) -> Result<(), OptionError> {
         match row.status {
             Status::Refused { reason, instead } => {

@@ -127,6 +127,8 @@ fn options_come_to_what_nfs5_says() {
     assert_eq!((all.retry(), all.family, all.mountport), (RETRY_BACKGROUND, Family::V6, Some(635)));
     assert_eq!((options("").retry(), options("bg,retry=0").retry()), (RETRY_FOREGROUND, Duration::ZERO));
     assert_eq!(options("acregmin=100").fs.acregmax, Duration::from_secs(100));
+    assert_eq!(options("mounthost=nas").mnt_host(), Some("nas".into()));
+    assert_eq!(options("mountaddr=::1,mounthost=nas").mnt_host(), Some("::1".into()));
     assert_eq!(options("comment=\"a,soft\"").connection, options("").connection);
 }
 

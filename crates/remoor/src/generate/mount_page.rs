@@ -26,7 +26,7 @@ const EXAMPLES: [&str; 2] = [
 pub(super) fn page() -> Roff {
     let mut roff = Roff::new();
     let source = concat!("remoor ", env!("CARGO_PKG_VERSION"));
-    roff.control("TH", ["mount.remoor", "8", "", source, ""]);
+    roff.control("TH", ["mount.remoor", "8", " ", source]);
     roff.control("SH", ["NAME"]);
     roff.text([roman("mount.remoor - mount an NFS export that survives failover")]);
     roff.control("SH", ["SYNOPSIS"]);
