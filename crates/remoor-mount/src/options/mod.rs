@@ -28,6 +28,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use remoor_client::options::TABLE as CONNECTION;
+use remoor_nfs::reconnect::Recovery;
 
 use crate::fs;
 
@@ -49,7 +50,7 @@ pub const RETRY_BACKGROUND: Duration = Duration::from_secs(10_000 * 60);
 pub struct MountOptions {
     /// Options of the connections: source ports, failover, timeouts.
     pub connection: remoor_client::Options,
-    /// Caches and data. `several_users` is left to [`Self::fs_config`].
+    /// Caches and data; [`Self::fs_config`] adds what other options come to.
     pub fs: fs::Config,
     /// Flags of the mount.
     pub flags: Flags,
@@ -106,7 +107,13 @@ impl MountOptions {
 
     /// What the file system is told.
     pub fn fs_config(&self) -> fs::Config {
-        fs::Config { several_users: self.allow_other == Some(true), ..self.fs.clone() }
+        let connection = &self.connection;
+        let major_timeout = connection.timeo.saturating_mul(connection.retrans.saturating_add(1));
+        fs::Config {
+            several_users: self.allow_other == Some(true),
+            patience: Some(major_timeout).filter(|_| connection.recovery != Recovery::Hard),
+            ..self.fs.clone()
+        }
     }
 
     /// Host that answers MOUNT, unless it is the server: `mountaddr=` is where `mounthost=` was resolved to.

@@ -142,6 +142,13 @@ fn who_mounts_decides_who_may_use_it() {
 }
 
 #[test]
+fn a_soft_mount_is_patient_until_its_major_timeout() {
+    assert_eq!(options("hard,timeo=10").fs_config().patience, None);
+    assert_eq!(options("soft,timeo=10,retrans=1").fs_config().patience, Some(Duration::from_secs(2)));
+    assert_eq!(options("softerr").fs_config().patience, Some(Duration::from_secs(180)));
+}
+
+#[test]
 fn unknown_options_are_an_error_unless_sloppy() {
     let spec: Spec = "nfs://nas/a?soft".parse().unwrap();
     for (list, sloppy) in [("frob,hard", true), ("frob,sloppy,hard", false)] {
