@@ -235,7 +235,7 @@ impl OptionRow {
     }
 
     /// Sets the option in `options`. `given` is how a person wrote it, for the message; `value` is what stands behind the
-    /// equals sign, if there is one.
+    /// equals sign, if there is one. Whether all values fit each other is for [`Options::validate`] to say.
     pub fn set(&self, options: &mut Options, given: &str, value: Option<&str>) -> Result<(), OptionError> {
         let why = match (self.argument.is_empty(), value) {
             (true, None) => (self.apply)(options, ""),
