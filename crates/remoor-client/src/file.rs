@@ -183,7 +183,7 @@ impl Client {
         let mounted = res.0.map_err(|status| Error::Mount { path: path.to_owned(), status });
         let root = mounted?.handle;
         let info = check("FSINFO", self.call::<v3::Fsinfo>(v3::OnFile { file: root.clone() }).await?)?;
-        self.sizes.learn(&info)?;
+        self.shared.sizes.learn(&info)?;
         Ok(root)
     }
 
@@ -226,7 +226,7 @@ impl Client {
     /// Reads at most `count` bytes, and never more than the server's `rtmax`, from `offset`; also tells whether the end was
     /// reached.
     pub async fn read(&self, file: &FileHandle, offset: u64, count: u32) -> Result<(Bytes, bool)> {
-        let count = count.min(self.sizes.read.load(Relaxed));
+        let count = count.min(self.shared.sizes.read.load(Relaxed));
         let args = v3::ReadArgs { file: file.clone(), offset, count };
         let ok = check("READ", self.call::<v3::Read>(args).await?)?;
         if ok.data.0.len() > count as usize {
@@ -260,7 +260,7 @@ impl Client {
         unstable: &mut Unstable,
     ) -> Result<()> {
         while !data.is_empty() {
-            let most = self.sizes.write.load(Relaxed) as usize;
+            let most = self.shared.sizes.write.load(Relaxed) as usize;
             let part = data.slice(..data.len().min(most));
             let ok = self.write_once(file, offset, part, stable).await?;
             let done = data.split_to(ok.count as usize);
