@@ -313,7 +313,7 @@ impl<P: Procedure> Decode<P> {
 }
 
 /// Start of xids and ports: different for each client, so that two of one host do not share xids.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }

@@ -40,6 +40,9 @@ pub enum Error {
         /// Why not.
         status: MountStat,
     },
+    /// The server does not serve MOUNT on the port of NFS.
+    #[error("no MOUNT on the port of NFS: give the port of MOUNT, or start the portmapper on the server")]
+    NoMountProgram,
     /// The server's answer makes no sense.
     #[error("{procedure}: {what}")]
     Server {
@@ -154,7 +157,7 @@ impl Default for IoSizes {
 }
 
 impl IoSizes {
-    fn learn(&self, info: &v3::FsinfoOk) -> Result<()> {
+    pub(crate) fn learn(&self, info: &v3::FsinfoOk) -> Result<()> {
         if info.rtmax == 0 || info.wtmax == 0 {
             return Err(Error::Server {
                 procedure: "FSINFO",
@@ -167,8 +170,13 @@ impl IoSizes {
     }
 }
 
-fn check<T, F>(procedure: &'static str, res: v3::Res<T, F>) -> Result<T> {
+pub(crate) fn check<T, F>(procedure: &'static str, res: v3::Res<T, F>) -> Result<T> {
     res.into_result().map_err(|status| Error::Nfs { procedure, status })
+}
+
+/// What MNT granted for `path`.
+pub(crate) fn granted(path: &str, res: mnt::MountRes) -> Result<mnt::MountOk> {
+    res.0.map_err(|status| Error::Mount { path: path.to_owned(), status })
 }
 
 fn place(dir: &FileHandle, name: &[u8]) -> DirOp {
@@ -176,17 +184,6 @@ fn place(dir: &FileHandle, name: &[u8]) -> DirOp {
 }
 
 impl Client {
-    /// Mounts `path` through the MOUNT program on the same port, and returns the handle of its root. What the server
-    /// then says in FSINFO bounds every READ and WRITE of this client and its clones.
-    pub async fn mount(&self, path: &str) -> Result<FileHandle> {
-        let res = self.call::<mnt::Mnt>(path.into()).await?;
-        let mounted = res.0.map_err(|status| Error::Mount { path: path.to_owned(), status });
-        let root = mounted?.handle;
-        let info = check("FSINFO", self.call::<v3::Fsinfo>(v3::OnFile { file: root.clone() }).await?)?;
-        self.shared.sizes.learn(&info)?;
-        Ok(root)
-    }
-
     /// Attributes of an object.
     pub async fn getattr(&self, file: &FileHandle) -> Result<Fattr> {
         let res = self.call::<v3::Getattr>(v3::OnFile { file: file.clone() }).await?;

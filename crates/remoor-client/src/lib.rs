@@ -17,7 +17,8 @@
 //! | [`options`] | the options of a connection: range, rebind rule, way to leave, timers |
 //! | [`target`] | where the server is: name, addresses, who is asked for them again |
 //! | [`call`] | the client and one typed call |
-//! | [`file`](mod@file) | mount, names, data, commit |
+//! | [`mount`] | a mount as mount.nfs(8) makes it: ports, deadline, what is worth another attempt |
+//! | [`file`](mod@file) | names, data, commit, directories |
 //! | [`stats`] | what a client counts, and its snapshot |
 //! | `lane` | the callers' side of one connection |
 //! | `driver` | the task that owns the machine and its sockets |
@@ -29,6 +30,7 @@ mod connection;
 mod driver;
 pub mod file;
 mod lane;
+pub mod mount;
 pub mod options;
 mod report;
 pub mod stats;
@@ -36,6 +38,7 @@ pub mod target;
 
 pub use call::{CallError, Client, ConnectError};
 pub use file::{Error, Node, Unstable};
+pub use mount::MountError;
 pub use options::{OptionError, Options};
 pub use report::Observer;
 pub use stats::Snapshot;
