@@ -37,7 +37,7 @@ pub mod stats;
 pub mod target;
 
 pub use call::{CallError, Client, ConnectError};
-pub use file::{Error, Node, Unstable};
+pub use file::{Error, Listing, Node, Unstable};
 pub use mount::MountError;
 pub use options::{OptionError, Options};
 pub use report::Observer;
