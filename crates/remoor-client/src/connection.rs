@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::report::Origin;
+use crate::spare::Spare;
 
 /// Room made for one read between records, in bytes. A longer record gets a buffer of its own length once its length is
 /// known, and what was read of it until then is copied there.
@@ -73,6 +74,7 @@ pub(crate) struct Connection {
     origin: Origin,
     state: State,
     reader: RecordReader,
+    spare: Spare,
     out: Out,
     /// What had been sent again when all that was sent was acknowledged last.
     settled: Settled,
@@ -92,7 +94,15 @@ impl Connection {
 
     fn new(state: State, origin: Origin) -> Self {
         let reader = RecordReader::new(record::DEFAULT_MAX_RECORD);
-        Self { origin, state, reader, out: Out::default(), settled: Settled::default(), ended: None }
+        Self {
+            origin,
+            state,
+            reader,
+            spare: Spare::default(),
+            out: Out::default(),
+            settled: Settled::default(),
+            ended: None,
+        }
     }
 
     /// Where it goes, and how it came to be.
@@ -227,7 +237,11 @@ impl Connection {
         let buffer = self.reader.buffer();
         let room = buffer.capacity() - buffer.len();
         if buffer.len() + wanted > READ_SIZE {
-            buffer.reserve(wanted);
+            if room < wanted {
+                let mut long = self.spare.take(buffer.len() + wanted);
+                long.extend_from_slice(buffer);
+                *buffer = long;
+            }
             return pin!(stream.read_buf(&mut buffer.limit(wanted))).poll(cx);
         }
         if room < wanted.max(MIN_ROOM) {
@@ -238,6 +252,9 @@ impl Connection {
 
     fn take_records(&mut self, records: &mut Vec<Bytes>) -> Result<(), record::Error> {
         while let Some(record) = self.reader.next_record()? {
+            if record.len() > READ_SIZE {
+                self.spare.remember(&record);
+            }
             records.push(record);
         }
         Ok(())

@@ -24,6 +24,7 @@
 //! | `driver` | the task that owns the machine and its sockets |
 //! | `report` | what a driver tells: log, observer, standing, reconnects |
 //! | `connection` | one socket: connecting, records in, records out |
+//! | `spare` | buffers of long records |
 
 pub mod call;
 mod connection;
@@ -33,6 +34,7 @@ mod lane;
 pub mod mount;
 pub mod options;
 mod report;
+mod spare;
 pub mod stats;
 pub mod target;
 
