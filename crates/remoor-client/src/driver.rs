@@ -278,6 +278,7 @@ impl Driver {
 
     fn carry_out(&mut self, action: Action) {
         if let Action::Completed { xid, reply } = action {
+            self.report.call_answered();
             return self.finish(xid, Ok(reply));
         }
         self.report.mark();

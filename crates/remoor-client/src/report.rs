@@ -75,11 +75,12 @@ impl Report {
         }
     }
 
-    /// As the kernel prints for a soft mount; once, until a connection is made again.
+    /// As the kernel prints for a soft mount; once, until a call is answered again.
     pub(crate) fn call_failed(&mut self, error: CallFailure) {
         match error {
             CallFailure::Soft(_) | CallFailure::SoftErr(_) if !self.timed_out => {
                 self.timed_out = true;
+                self.standing.told().responding = false;
                 tracing::warn!("nfs: server {} not responding, timed out", self.addresses.name());
             }
             CallFailure::Terminal(terminal) => {
@@ -89,6 +90,14 @@ impl Report {
                 });
             }
             _ => {}
+        }
+    }
+
+    /// A call was answered.
+    pub(crate) fn call_answered(&mut self) {
+        if std::mem::take(&mut self.timed_out) {
+            self.standing.told().responding = true;
+            tracing::warn!("nfs: server {} OK", self.addresses.name());
         }
     }
 
@@ -125,7 +134,6 @@ impl Report {
     }
 
     fn connected(&mut self, carrying: Option<Origin>) {
-        self.timed_out = false;
         self.failures.send_replace(Failures { connected: true, ..Failures::default() });
         let Some(Origin { address, .. }) = carrying else { return };
         self.addresses.proven(address);
@@ -209,5 +217,87 @@ fn name(state: State) -> &'static str {
         State::Suspect => "suspect",
         State::Draining => "draining",
         State::Failed => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::target::Target;
+
+    /// What is logged, line by line.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(tell: impl FnOnce(&mut Report)) -> (String, Arc<Standing>) {
+        let address = "192.0.2.1:2049".parse().unwrap();
+        let addresses = Arc::new(Addresses::new(Target::of("filer", vec![address]).unwrap()));
+        let (standing, log) = (Arc::new(Standing::default()), Log::default());
+        let (failures, _) = watch::channel(Failures::default());
+        let (stats, told) = (Arc::new(Stats::new()), Arc::clone(&standing));
+        let mut report = Report::new(0, addresses, stats, told, failures, Arc::new(|_, _| {}));
+        report.trying(address);
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || tell(&mut report));
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        (text, standing)
+    }
+
+    #[test]
+    fn a_hard_mount_says_what_the_kernel_says() {
+        let (text, standing) = logged(|report| report.tell(Instant::now(), &Notice::NotResponding, None));
+        assert!(text.contains("nfs: server filer not responding, still trying"), "{text}");
+        assert!(text.contains("192.0.2.1:2049") && !standing.told().responding, "{text}");
+        let (text, standing) = logged(|report| report.tell(Instant::now(), &Notice::Ok, None));
+        assert!(text.contains("nfs: server filer OK") && standing.told().responding, "{text}");
+    }
+
+    #[test]
+    fn a_soft_mount_says_once_that_it_gave_up_and_once_that_it_is_over() {
+        let (text, standing) = logged(|report| {
+            for _ in 0..3 {
+                report.call_failed(CallFailure::Soft(Duration::from_secs(180)));
+            }
+            report.call_answered();
+            report.call_answered();
+        });
+        assert_eq!(text.matches("nfs: server filer not responding, timed out").count(), 1, "{text}");
+        assert_eq!(text.matches("nfs: server filer OK").count(), 1, "{text}");
+        assert!(standing.told().responding);
+    }
+
+    #[test]
+    fn only_what_the_peer_or_the_network_says_counts_as_no() {
+        let address = "192.0.2.1:2049".parse().unwrap();
+        let addresses = Arc::new(Addresses::new(Target::of("filer", vec![address]).unwrap()));
+        let (failed, failures) = watch::channel(Failures::default());
+        let (stats, standing) = (Arc::new(Stats::new()), Arc::new(Standing::default()));
+        let mut report = Report::new(0, addresses, stats, standing, failed, Arc::new(|_, _| {}));
+        let mut tell = |notice: &Notice| report.tell(Instant::now(), notice, None);
+        let retry_in = Duration::ZERO;
+        let refused = AttemptError::Connect(remoor_nfs::reconnect::ConnectError::Refused);
+        let in_use = AttemptError::Connect(remoor_nfs::reconnect::ConnectError::PortInUse);
+        tell(&Notice::AttemptFailed { port: 1, error: refused, retry_in });
+        tell(&Notice::AttemptFailed { port: 2, error: in_use, retry_in });
+        tell(&Notice::AttemptTimedOut { port: 3, waited: Duration::from_secs(1) });
+        assert_eq!(failures.borrow().told, 1);
+        assert!(failures.borrow().last.as_deref().unwrap().contains("1.0s"));
+        tell(&Notice::Mounted { port: 4, attempts: 4 });
+        assert!(failures.borrow().connected && failures.borrow().last.is_none());
     }
 }
