@@ -4,20 +4,29 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use remoor_nfs::reconnect::{AckState, CloseReason, ConnectError};
 use remoor_rpc::net::{self, SourceError};
 use remoor_rpc::record::{self, RecordReader};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Room made for one read, in bytes.
-const READ_SIZE: usize = 256 << 10;
+use crate::report::Origin;
+use crate::spare::Spare;
+
+/// Room made for one read between records, in bytes. A longer record gets a buffer of its own length once its length is
+/// known, and what was read of it until then is copied there.
+const READ_SIZE: usize = 64 << 10;
+/// Least room for a read into a buffer that is there already.
+const MIN_ROOM: usize = 16 << 10;
 /// Segments of one vectored write; `UIO_MAXIOV` is 1024.
 const MAX_SLICES: usize = 64;
+/// Segments up to this long are copied behind each other, so that many short calls are one segment.
+const COPY_UP_TO: usize = 1024;
 
 /// How often at most the kernel is asked what it has sent again: a busy connection makes many calls in that time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -62,9 +71,11 @@ pub(crate) enum Happening {
 }
 
 pub(crate) struct Connection {
+    origin: Origin,
     state: State,
     reader: RecordReader,
-    out: VecDeque<Bytes>,
+    spare: Spare,
+    out: Out,
     /// What had been sent again when all that was sent was acknowledged last.
     settled: Settled,
     /// Writing has failed, and what had arrived before is told.
@@ -72,25 +83,39 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Starts to connect from `port`.
-    pub(crate) fn open(port: u16, dest: SocketAddr) -> Result<Self, ConnectError> {
+    /// Starts to connect from `port`; it is the `attempt`th attempt in a row.
+    pub(crate) fn open(port: u16, dest: SocketAddr, attempt: u32) -> Result<Self, ConnectError> {
         let socket =
             net::socket_from(port, &dest).map_err(|SourceError { source, .. }| bind_error(&source))?;
         let connecting = TcpSocket::from_std_stream(socket.into()).connect(dest);
-        Ok(Self::new(State::Connecting(Box::pin(connecting))))
+        let origin = Origin { address: dest, attempt };
+        Ok(Self::new(State::Connecting(Box::pin(connecting)), origin))
     }
 
-    fn new(state: State) -> Self {
+    fn new(state: State, origin: Origin) -> Self {
         let reader = RecordReader::new(record::DEFAULT_MAX_RECORD);
-        Self { state, reader, out: VecDeque::new(), settled: Settled::default(), ended: None }
+        Self {
+            origin,
+            state,
+            reader,
+            spare: Spare::default(),
+            out: Out::default(),
+            settled: Settled::default(),
+            ended: None,
+        }
+    }
+
+    /// Where it goes, and how it came to be.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Queues a record.
-    pub(crate) fn send(&mut self, segments: impl IntoIterator<Item = Bytes>) {
+    pub(crate) fn send(&mut self, segments: &[Bytes]) {
         if let State::Open(stream) = &self.state {
             self.settled.look(stream);
         }
-        self.out.extend(segments);
+        segments.iter().for_each(|segment| self.out.push(segment));
     }
 
     /// The next thing that happened.
@@ -175,16 +200,16 @@ impl Connection {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let State::Open(stream) = &self.state else { return Poll::Pending };
-        while !self.out.is_empty() {
-            if let Err(error) = ready!(stream.poll_write_ready(cx)) {
-                return Poll::Ready(error);
-            }
-            let slices: Vec<IoSlice<'_>> =
-                self.out.iter().take(MAX_SLICES).map(|s| IoSlice::new(s)).collect();
-            match stream.try_write_vectored(&slices) {
-                Ok(n) => advance(&mut self.out, n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        let State::Open(stream) = &mut self.state else { return Poll::Pending };
+        self.out.close();
+        while !self.out.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let used = slices.iter_mut().zip(&self.out.queue).map(|(slice, segment)| {
+                *slice = IoSlice::new(segment);
+            });
+            let used = used.count();
+            match ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..used])) {
+                Ok(n) => advance(&mut self.out.queue, n),
                 Err(error) => return Poll::Ready(error),
             }
         }
@@ -192,39 +217,44 @@ impl Connection {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        loop {
-            let State::Open(stream) = &self.state else { return Poll::Pending };
-            if let Err(error) = ready!(stream.poll_read_ready(cx)) {
-                return Poll::Ready(Happening::Closed(close_reason(&error)));
+        match ready!(self.read_some(cx)) {
+            Ok(0) => Poll::Ready(Happening::Closed(CloseReason::Fin)),
+            Ok(_) => {
+                let mut records = Vec::new();
+                Poll::Ready(match self.take_records(&mut records) {
+                    Err(_) => Happening::Closed(CloseReason::Protocol),
+                    Ok(()) => Happening::Received(records),
+                })
             }
-            match self.try_read() {
-                None => {}
-                Some(Ok(0)) => return Poll::Ready(Happening::Closed(CloseReason::Fin)),
-                Some(Ok(_)) => {
-                    let mut records = Vec::new();
-                    return Poll::Ready(match self.take_records(&mut records) {
-                        Err(_) => Happening::Closed(CloseReason::Protocol),
-                        Ok(()) => Happening::Received(records),
-                    });
-                }
-                Some(Err(error)) => return Poll::Ready(Happening::Closed(close_reason(&error))),
-            }
+            Err(error) => Poll::Ready(Happening::Closed(close_reason(&error))),
         }
     }
 
-    /// `None` when nothing has arrived.
-    fn try_read(&mut self) -> Option<io::Result<usize>> {
-        let State::Open(stream) = &self.state else { return None };
+    /// Reads what has arrived: of a long record no byte beyond its end, so that its buffer is handed on whole.
+    fn read_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let State::Open(stream) = &mut self.state else { return Poll::Pending };
+        let wanted = self.reader.wanted().min(record::DEFAULT_MAX_RECORD + record::HEADER);
         let buffer = self.reader.buffer();
-        buffer.reserve(READ_SIZE);
-        match stream.try_read_buf(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            outcome => Some(outcome),
+        let room = buffer.capacity() - buffer.len();
+        if buffer.len() + wanted > READ_SIZE {
+            if room < wanted {
+                let mut long = self.spare.take(buffer.len() + wanted);
+                long.extend_from_slice(buffer);
+                *buffer = long;
+            }
+            return pin!(stream.read_buf(&mut buffer.limit(wanted))).poll(cx);
         }
+        if room < wanted.max(MIN_ROOM) {
+            buffer.reserve(READ_SIZE);
+        }
+        pin!(stream.read_buf(buffer)).poll(cx)
     }
 
     fn take_records(&mut self, records: &mut Vec<Bytes>) -> Result<(), record::Error> {
         while let Some(record) = self.reader.next_record()? {
+            if record.len() > READ_SIZE {
+                self.spare.remember(&record);
+            }
             records.push(record);
         }
         Ok(())
@@ -233,10 +263,35 @@ impl Connection {
     /// A write failed: what had arrived before is told first. The error is kept, because the kernel tells it once and
     /// shows readers an ordinary end after it.
     fn broken(&mut self, error: &io::Error) -> Happening {
-        self.out.clear();
+        self.out = Out::default();
         let (how, records) = (close_reason(error), self.drain());
         self.ended = Some(how);
         if records.is_empty() { Happening::Closed(how) } else { Happening::Received(records) }
+    }
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Out {
+    queue: VecDeque<Bytes>,
+    /// Short segments, after all that is queued.
+    short: BytesMut,
+}
+
+impl Out {
+    fn push(&mut self, segment: &Bytes) {
+        if segment.len() <= COPY_UP_TO {
+            return self.short.extend_from_slice(segment);
+        }
+        self.close();
+        self.queue.push_back(segment.clone());
+    }
+
+    /// Queues the short segments.
+    fn close(&mut self) {
+        if !self.short.is_empty() {
+            self.queue.push_back(self.short.split().freeze());
+        }
     }
 }
 
@@ -298,7 +353,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();
-        let connection = Connection::new(State::Open(TcpStream::from_std(stream).unwrap()));
+        let origin = Origin { address: listener.local_addr().unwrap(), attempt: 1 };
+        let connection = Connection::new(State::Open(TcpStream::from_std(stream).unwrap()), origin);
         (connection, listener.accept().unwrap().0)
     }
 
@@ -320,7 +376,7 @@ mod tests {
         server.write_all(RECORD).unwrap();
         SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
         drop(server);
-        connection.send([Bytes::from("call")]);
+        connection.send(&[Bytes::from("call")]);
         let Happening::Received(records) = next(&mut connection).await else { panic!() };
         assert_eq!(records, [&b"abcd"[..]]);
         assert!(matches!(next(&mut connection).await, Happening::Closed(CloseReason::Reset)));
@@ -347,6 +403,38 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::PermissionDenied);
         assert_eq!(bind_error(&refused), ConnectError::PermissionDenied);
         assert_eq!(connect_error(&refused), ConnectError::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn long_and_short_records_are_told_apart_wherever_they_are_cut() {
+        let (mut connection, mut server) = pair();
+        let record = |len: usize| {
+            let mark = (0x8000_0000 | len as u32).to_be_bytes();
+            let bytes: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            [&mark[..], &bytes].concat()
+        };
+        let lengths = [3, 1 << 20, 5000, 0, READ_SIZE, READ_SIZE + 1, 3 * READ_SIZE, 17];
+        let stream: Vec<u8> = lengths.iter().flat_map(|len| record(*len)).collect();
+        let writer = std::thread::spawn(move || server.write_all(&stream).map(|()| server));
+        let mut received = Vec::new();
+        while received.len() < lengths.len() {
+            let Happening::Received(records) = next(&mut connection).await else { panic!() };
+            received.extend(records);
+        }
+        for (len, received) in lengths.iter().zip(&received) {
+            assert!(received[..] == record(*len)[4..], "{len}");
+        }
+        drop(writer.join().unwrap());
+    }
+
+    #[test]
+    fn short_segments_are_one_and_long_ones_are_not_copied() {
+        let (short, long) = (Bytes::from_static(b"call"), Bytes::from(vec![7; COPY_UP_TO + 1]));
+        let mut out = Out::default();
+        [&short, &short, &long, &short].into_iter().for_each(|segment| out.push(segment));
+        out.close();
+        assert_eq!(out.queue, [Bytes::from_static(b"callcall"), long.clone(), short]);
+        assert_eq!(out.queue[1].as_ptr(), long.as_ptr());
     }
 
     #[test]

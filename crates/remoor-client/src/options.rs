@@ -9,6 +9,9 @@ use remoor_nfs::reconnect::{
 };
 use remoor_rpc::net;
 
+/// Most connections of one client: `NFS_MAX_CONNECTIONS` of fs/nfs/client.c.
+pub const MAX_CONNECTIONS: u32 = 16;
+
 /// One option: how it is written and what it does.
 #[derive(Debug)]
 pub struct OptionRow {
@@ -124,7 +127,24 @@ pub static TABLE: &[OptionRow] = &[
             Ok(())
         },
     ),
+    row(
+        "nconnect",
+        "N",
+        "connections to the server, 1 to 16, over which calls are spread (default 1)",
+        |o, v| {
+            o.nconnect = match number(v)? {
+                n @ 1..=MAX_CONNECTIONS => n,
+                _ => return Err("must be from 1 to 16"),
+            };
+            Ok(())
+        },
+    ),
 ];
+
+/// The row of the option `name`.
+pub fn row_of(name: &str) -> Option<&'static OptionRow> {
+    TABLE.iter().find(|row| row.name == name)
+}
 
 fn number(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "must be a whole number")
@@ -149,6 +169,8 @@ pub struct Options {
     pub suspect: Duration,
     /// When a server that only acknowledges is left.
     pub stuck: Stuck,
+    /// Connections, from 1 to [`MAX_CONNECTIONS`].
+    pub nconnect: u32,
 }
 
 impl Default for Options {
@@ -163,6 +185,7 @@ impl Default for Options {
             retrans: config.retrans,
             suspect: config.suspect_after,
             stuck: config.stuck,
+            nconnect: 1,
         }
     }
 }
@@ -194,6 +217,15 @@ impl Options {
         config.validate().map(|()| config)
     }
 
+    /// Checks what was built field by field: the limits of each value, and that they fit each other.
+    pub fn validate(&self) -> Result<(), OptionError> {
+        self.config((1024, 65535))?;
+        match self.nconnect {
+            1..=MAX_CONNECTIONS => Ok(()),
+            given => Err(OptionError::Connections { given }),
+        }
+    }
+
     /// The configuration on this host.
     pub(crate) fn config_here(&self) -> Result<Config, ConfigError> {
         self.config(net::local_port_range())
@@ -218,6 +250,12 @@ pub enum OptionError {
         why: &'static str,
         /// How it is written.
         usage: String,
+    },
+    /// `nconnect` is out of its bounds.
+    #[error("nconnect is {given} but must be from 1 to {MAX_CONNECTIONS}")]
+    Connections {
+        /// Value given.
+        given: u32,
     },
     /// The values do not fit each other or their limits.
     #[error(transparent)]
@@ -255,11 +293,10 @@ impl FromStr for Options {
         for given in text.split(',').map(str::trim).filter(|given| !given.is_empty()) {
             let (name, value) =
                 given.split_once('=').map_or((given, None), |(name, value)| (name, Some(value)));
-            let row = TABLE.iter().find(|row| row.name == name);
-            let row = row.ok_or_else(|| OptionError::Unknown { name: name.to_owned() })?;
+            let row = row_of(name).ok_or_else(|| OptionError::Unknown { name: name.to_owned() })?;
             row.set(&mut options, given, value)?;
         }
-        options.config((1024, 65535))?;
+        options.validate()?;
         Ok(options)
     }
 }
@@ -308,6 +345,22 @@ mod tests {
         for text in ["resvport", "noresvport,rebind=same", "resvport,rebind=fresh,abandon=silent"] {
             assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn options_built_field_by_field_are_checked_as_those_of_a_string() {
+        let mut options = Options { nconnect: 16, ..Options::default() };
+        assert_eq!(options.validate(), Ok(()));
+        assert_eq!("nconnect=16".parse(), Ok(options.clone()));
+        row_of("timeo").unwrap().set(&mut options, "timeo=5", Some("5")).unwrap();
+        assert_eq!(options.timeo, Duration::from_millis(500));
+        for given in [0, 17] {
+            options.nconnect = given;
+            assert_eq!(options.validate(), Err(OptionError::Connections { given }));
+            assert!(format!("nconnect={given}").parse::<Options>().is_err());
+        }
+        let wrong = Options { retrans: 1000, ..Options::default() };
+        assert!(matches!(wrong.validate(), Err(OptionError::Config(_))));
     }
 
     #[test]

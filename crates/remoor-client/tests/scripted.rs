@@ -346,3 +346,74 @@ async fn a_server_that_takes_no_byte_at_all_is_refused() {
     let error = client.mount("/x").await.unwrap_err().to_string();
     assert!(error.contains("FSINFO"), "{error}");
 }
+
+#[tokio::test]
+async fn a_server_that_says_jukebox_is_asked_again_with_new_calls() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
+    let server = serve(move |call| {
+        let mut xids = noted.lock().unwrap();
+        xids.push(call.xid);
+        let stat = if xids.len() < 3 { NfsStat::Jukebox } else { NfsStat::Acces };
+        reply::<v3::Remove>(call, &Res::Fail(stat, Default::default()))
+    });
+    let client = client(server.await);
+    let began = tokio::time::Instant::now();
+    let error = client.remove(&handle(), b"a").await.unwrap_err();
+    assert_eq!(error.status(), Some(NfsStat::Acces));
+    let mut xids = seen.lock().unwrap().clone();
+    xids.dedup();
+    assert_eq!(xids.len(), 3, "a JUKEBOX in a reply cache must not be the answer for ever");
+    assert!(began.elapsed() >= std::time::Duration::from_millis(300), "100 ms, then 200 ms");
+}
+
+#[tokio::test]
+async fn a_server_without_readdirplus_is_listed_by_readdir() {
+    for missing in [NfsStat::NotSupp, NfsStat::Ok] {
+        let server = serve(move |call| match call.header.procedure {
+            v3::Readdirplus::NUMBER if missing == NfsStat::Ok => {
+                Answer::Reply(encode_reply(call.xid, &ReplyStatus::ProcUnavail, &()))
+            }
+            v3::Readdirplus::NUMBER => reply::<v3::Readdirplus>(call, &Res::Fail(missing, None)),
+            _ => {
+                let cookie = args::<v3::Readdir>(call).cookie + 1;
+                let name = format!("f{cookie}").as_str().into();
+                let entries = List(vec![v3::Entry { fileid: cookie, name, cookie }]);
+                let ok = v3::ReaddirOk { dir_attr: None, verf: [0; 8], entries, eof: cookie == 3 };
+                reply::<v3::Readdir>(call, &Res::Ok(ok))
+            }
+        });
+        let entries = client(server.await).readdirplus(&handle()).await.unwrap();
+        let names: Vec<_> = entries.into_iter().map(|entry| entry.name.0).collect();
+        assert_eq!(names, [&b"f1"[..], b"f2", b"f3"]);
+    }
+}
+
+#[tokio::test]
+async fn a_mount_where_mount_is_not_served_says_so_at_once() {
+    let server = serve(|call| Answer::Reply(encode_reply(call.xid, &ReplyStatus::ProgUnavail, &()))).await;
+    let error = client(server).mount("/x").await.unwrap_err();
+    assert!(matches!(error, remoor_client::Error::NoMountProgram), "{error}");
+    let mut request = remoor_client::mount::Request::new("127.0.0.1", "/x");
+    request.options = "noresvport".parse().unwrap();
+    (request.places.port, request.places.portmap_port) = (Some(server.port()), server.port());
+    let error = request.mount().await.unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains(&format!("no MOUNT on port {}", server.port())), "{told}");
+    assert!(told.contains("mountport=") && !error.is_temporary(), "{told}");
+}
+
+#[tokio::test]
+async fn an_export_that_wants_kerberos_is_named_as_such() {
+    let server = serve(|call| {
+        let ok = mnt::MountOk { handle: handle(), flavors: Array(vec![390_003, 390_004]) };
+        reply::<mnt::Mnt>(call, &mnt::MountRes(Ok(ok)))
+    });
+    let server = server.await;
+    let mut request = remoor_client::mount::Request::new("127.0.0.1", "/x");
+    request.options = "noresvport".parse().unwrap();
+    request.places.port = Some(server.port());
+    request.places.mountport = Some(server.port());
+    let error = request.mount().await.unwrap_err();
+    assert!(error.to_string().contains("sec=sys") && !error.is_temporary(), "{error}");
+}

@@ -296,6 +296,36 @@ impl Machine {
         self.current.as_ref().map(|link| link.port)
     }
 
+    /// The connection that carries calls.
+    pub fn conn(&self) -> Option<ConnId> {
+        self.current.as_ref().map(|link| link.conn)
+    }
+
+    /// Takes `timeo`, `retrans`, `recovery`, `suspect_after`, `suspect_max` and `stuck` from `config`, as a remount does;
+    /// ports and the way to leave stay. Outstanding calls begin their timeouts anew.
+    pub fn reconfigure(&mut self, now: Instant, config: &Config) -> Result<(), ConfigError> {
+        config.validate()?;
+        self.config = Config {
+            timeo: config.timeo,
+            retrans: config.retrans,
+            recovery: config.recovery,
+            suspect_after: config.suspect_after,
+            suspect_max: config.suspect_max,
+            stuck: config.stuck,
+            ..self.config.clone()
+        };
+        let (timeo, major_at) = (self.config.timeo, now + self.config.major_timeout());
+        let xids: Vec<u32> = self.calls.in_order().collect();
+        for xid in xids {
+            if let Some(pending) = self.calls.get_mut(xid) {
+                (pending.wait, pending.major_at) = (timeo, major_at);
+            }
+            self.calls.set_deadline(xid, now + timeo);
+        }
+        self.watch(now);
+        Ok(())
+    }
+
     /// Calls not answered yet.
     pub fn outstanding(&self) -> usize {
         self.calls.len()

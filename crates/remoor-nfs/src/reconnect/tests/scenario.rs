@@ -249,6 +249,20 @@ fn timeo_resends_on_the_live_connection_then_a_hard_mount_says_so() {
 }
 
 #[test]
+fn a_hard_mount_that_becomes_soft_fails_calls_that_were_made_before() {
+    let mut pair = Pair::connected(fresh(), 23);
+    (pair.nodes[0], pair.nodes[1]) = (Node::Silent, Node::Silent);
+    let xid = pair.call(true);
+    pair.run_for(400 * SECOND);
+    let soft = Config { timeo: 2 * SECOND, retrans: 1, recovery: Recovery::Soft, ..fresh() };
+    pair.machine.reconfigure(pair.now, &soft).unwrap();
+    assert_eq!(pair.run_until_answered(60 * SECOND), 4 * SECOND, "from the change on");
+    assert_eq!(pair.failures.get(&xid), Some(&CallFailure::Soft(4 * SECOND)));
+    let wrong = Config { retrans: RETRANS_MAX + 1, ..soft };
+    assert!(pair.machine.reconfigure(pair.now, &wrong).is_err());
+}
+
+#[test]
 fn soft_mounts_fail_after_the_major_timeout() {
     for (recovery, major) in [(Recovery::Soft, 6 * SECOND), (Recovery::SoftErr, 6 * SECOND)] {
         let mut pair = Pair::connected(Config { timeo: 2 * SECOND, recovery, ..fresh() }, 19);

@@ -2,105 +2,24 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+mod addresses;
+mod counts;
+mod files;
+mod host;
+mod mounting;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use remoor_client::{Client, Error, Observer, Options, Unstable};
-use remoor_nfs::reconnect::{Notice, RESERVED_HI};
+use remoor_client::{Client, Error, Unstable};
+use remoor_nfs::reconnect::RESERVED_HI;
 use remoor_nfs::v3::{self, NfsStat};
 use remoor_rpc::auth::{AuthSys, OpaqueAuth};
 use remoor_rpc::net;
-use remoor_server::exports::Exports;
-use remoor_server::vfs::memory::MemoryVfs;
-use remoor_server::{Running, Server};
 use remoor_skip::skip;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use tempfile::TempDir;
 
-/// A server that can be stopped and started again at the same address, over the same files.
-struct Host {
-    state: TempDir,
-    export: Export,
-    address: SocketAddr,
-    running: Option<Running>,
-}
-
-enum Export {
-    /// What is written is stable at once.
-    Memory(Arc<MemoryVfs>),
-    /// UNSTABLE stays unstable until COMMIT.
-    Directory(TempDir),
-}
-
-impl Host {
-    fn start(options: &str) -> Self {
-        Self::serving(Export::Memory(Arc::new(MemoryVfs::new(64 << 20, 1))), options)
-    }
-
-    fn serving(export: Export, options: &str) -> Self {
-        let mut host = Self {
-            state: tempfile::tempdir().unwrap(),
-            export,
-            address: "127.0.0.1:0".parse().unwrap(),
-            running: None,
-        };
-        host.restart(options);
-        host
-    }
-
-    fn restart(&mut self, options: &str) {
-        if let Some(running) = self.running.take() {
-            running.stop();
-        }
-        let server = Server::builder().listen(self.address).state_dir(self.state.path());
-        let server = match &self.export {
-            Export::Memory(vfs) => server.exports(exports("memory:/data", options)).vfs("/data", vfs.clone()),
-            Export::Directory(dir) => server.exports(exports(&dir.path().to_string_lossy(), options)),
-        };
-        let running = server.start().unwrap();
-        self.address = running.local_addrs()[0];
-        self.running = Some(running);
-    }
-
-    fn calls(&self, procedure: &str) -> u64 {
-        let counters = self.running.as_ref().unwrap().counters();
-        counters.calls.iter().filter(|row| row.procedure == procedure).map(|row| row.calls).sum()
-    }
-}
-
-fn exports(dir: &str, options: &str) -> Exports {
-    Exports::from_args([format!("{dir}:{options}")]).unwrap()
-}
-
-fn options(text: &str) -> Options {
-    text.parse().unwrap()
-}
-
-/// From and to which port, move by move.
-type Moves = Arc<Mutex<Vec<(u16, u16)>>>;
-
-/// A client, and the ports it moved between.
-fn observed(host: &Host, text: &str) -> (Client, Moves) {
-    let moves = Moves::default();
-    let told = Arc::clone(&moves);
-    let observer: Observer = Arc::new(move |_, notice: &Notice| {
-        if let Notice::Moved { from_port, to_port, .. } = notice {
-            told.lock().unwrap().push((*from_port, *to_port));
-        }
-    });
-    (Client::connect_observed(host.address, options(text), observer).unwrap().with_identity(&root()), moves)
-}
-
-/// A client of the directory's owner: in memory that is user 0, whoever runs the tests.
-fn client_of(host: &Host, text: &str) -> Client {
-    Client::connect(host.address, options(text)).unwrap().with_identity(&root())
-}
-
-fn root() -> AuthSys {
-    AuthSys::new("test", 0, 0)
-}
+use host::{Export, Host, client_of, observed, options};
 
 #[tokio::test]
 async fn files_are_made_written_read_renamed_listed_and_removed() {
