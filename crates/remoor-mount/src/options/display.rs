@@ -123,6 +123,7 @@ impl Words {
     }
 
     fn server(&mut self, options: &MountOptions) {
+        self.given("nconnect", Some(options.connection.nconnect).filter(|n| *n != 1));
         self.value("proto", if options.family == Family::V6 { "tcp6" } else { "tcp" });
         self.given("port", options.port);
         self.value("sec", "sys");

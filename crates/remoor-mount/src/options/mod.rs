@@ -151,8 +151,7 @@ impl MountOptions {
     fn settle(&mut self) -> Result<(), OptionError> {
         self.fs.acregmax = self.fs.acregmax.max(self.fs.acregmin);
         self.fs.acdirmax = self.fs.acdirmax.max(self.fs.acdirmin);
-        let any_ports = (remoor_nfs::reconnect::EPHEMERAL_LO, remoor_nfs::reconnect::EPHEMERAL_HI);
-        self.connection.config(any_ports).map_err(remoor_client::OptionError::from)?;
+        self.connection.validate()?;
         Ok(())
     }
 }

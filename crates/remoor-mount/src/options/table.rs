@@ -23,8 +23,7 @@ pub fn find(name: &str) -> Option<&'static OptionRow> {
     table().iter().find(|row| row.is_named(name))
 }
 
-/// A row of the connection's with the words that its own table has for it. What that table has not is accepted without
-/// effect.
+/// A row of the connection's with the words that its own table has for it.
 fn worded(row: OptionRow) -> OptionRow {
     if !matches!(row.status, Status::Connection) {
         return row;
@@ -32,7 +31,7 @@ fn worded(row: OptionRow) -> OptionRow {
     match CONNECTION.iter().find(|its| its.name == row.name) {
         Some(its) if its.argument.is_empty() => OptionRow { meaning: its.meaning, ..row },
         Some(its) => OptionRow { meaning: its.meaning, argument: Argument::Required(its.argument), ..row },
-        None => OptionRow { status: NoEffect("one connection carries all calls"), ..row },
+        None => row,
     }
 }
 
@@ -142,7 +141,7 @@ static SERVER: &[OptionRow] = rows![Server:
     "mounthost" = "HOST", "the server", set!(mounthost <- value::host), "Host that answers MOUNT.";
     "mountaddr" = "ADDR", "resolved", set!(mountaddr <- value::address), "Address that answers MOUNT.";
     "addr" = "ADDR", "resolved", set!(addr <- value::address), "Address of the server; its name is then not resolved.";
-    "nconnect" = "N", "1", Connection, "Connections to the server, 1 to 16, over which calls are spread.";
+    "nconnect" = "N", "1", Connection, "";
     "source" = "SPEC", "none", NoEffect("the server and its export are the first argument"), "Server and export.";
     "clientaddr" = "ADDR", "none", NoEffect(V4_ONLY), "Address for callbacks.";
     "max_connect" = "N", "1", NoEffect(V4_ONLY), "Most addresses of one server.";
