@@ -18,6 +18,7 @@ pub(crate) struct Package {
 pub(crate) const PACKAGES: &[Package] = &[
     Package { name: "busybox-static", program: "busybox", needed_by: "guests: their shell" },
     Package { name: "e2fsprogs", program: "mke2fs", needed_by: "guests: the disk that power is lost of" },
+    Package { name: "fuse3", program: "fusermount3", needed_by: "tests of mounting as an ordinary user" },
     Package { name: "g++", program: "c++", needed_by: "the fuzz targets: libFuzzer is C++" },
     Package { name: "gcc", program: "cc", needed_by: "guests: a shim for hosts with AMX" },
     Package { name: "git", program: "git", needed_by: "guests: git clone on a mount" },

@@ -69,8 +69,11 @@ fn refused(what: &'static str, target: &Path, output: &Output) -> MountError {
     let target = target.to_owned();
     if said.contains("user_allow_other") {
         MountError::AllowOther { target }
-    } else if said.contains("/dev/fuse") || said.contains("device not found") {
+    } else if said.contains("device not found") {
         MountError::NoDevice
+    } else if said.contains("failed to open /dev/fuse") {
+        // It opens the device as the user who called it.
+        MountError::Device { error: io::ErrorKind::PermissionDenied.into() }
     } else if said.contains("has no write access to mountpoint") || said.contains("not owned by user") {
         MountError::NotOwned { target, said }
     } else {
@@ -137,6 +140,8 @@ mod tests {
             said("fusermount3: fuse device not found, try 'modprobe fuse' first"),
             MountError::NoDevice
         ));
+        let told = said("fusermount3: failed to open /dev/fuse: Permission denied").to_string();
+        assert!(told.contains("0666"), "{told}");
         assert!(said("fusermount3: whatever").to_string().ends_with("says: fusermount3: whatever"));
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod apart;
 mod memory;
 mod operations;
 mod ordinary_user;

@@ -20,21 +20,21 @@ const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
 
 /// The file system, and what a test looks at.
-pub struct Memory {
+pub(crate) struct Memory {
     tree: Mutex<Tree>,
     /// READs of gated files wait for a permit.
-    pub gate: Semaphore,
+    pub(crate) gate: Semaphore,
     /// READs of gated files that wait.
-    pub waiting: Waiting,
+    pub(crate) waiting: Waiting,
     arrived: Sender<()>,
     /// Names of the operations that came, and notes about some.
-    pub seen: Mutex<BTreeSet<String>>,
-    pub destroyed: AtomicBool,
+    pub(crate) seen: Mutex<BTreeSet<String>>,
+    pub(crate) destroyed: AtomicBool,
 }
 
 /// Counts what waits now.
 #[derive(Clone, Default)]
-pub struct Waiting(pub Arc<AtomicUsize>);
+pub(crate) struct Waiting(pub(crate) Arc<AtomicUsize>);
 
 struct Waits(Waiting);
 
@@ -44,7 +44,7 @@ impl Waiting {
         Waits(self.clone())
     }
 
-    pub fn now(&self) -> usize {
+    pub(crate) fn now(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -76,7 +76,7 @@ type Done = Result<Reply, Errno>;
 
 impl Memory {
     /// An empty file system whose root belongs to this user; the receiver tells of every gated READ that arrives.
-    pub fn new() -> (Arc<Self>, Receiver<()>) {
+    pub(crate) fn new() -> (Arc<Self>, Receiver<()>) {
         let (arrived, receiver) = channel();
         let mut tree = Tree { last: 1, ..Tree::default() };
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -95,7 +95,7 @@ impl Memory {
     }
 
     /// Changes a file behind the kernel's back; tells its node.
-    pub fn change(&self, name: &str, data: &[u8]) -> NodeId {
+    pub(crate) fn change(&self, name: &str, data: &[u8]) -> NodeId {
         let mut tree = self.tree();
         let id = tree.nodes[&1].names[name.as_bytes()];
         let node = tree.nodes.get_mut(&id).unwrap();
@@ -105,14 +105,14 @@ impl Memory {
     }
 
     /// Renames a file of the root behind the kernel's back.
-    pub fn rename(&self, name: &str, new_name: &str) {
+    pub(crate) fn rename(&self, name: &str, new_name: &str) {
         let mut tree = self.tree();
         let names = &mut tree.nodes.get_mut(&1).unwrap().names;
         let id = names.remove(name.as_bytes()).unwrap();
         names.insert(new_name.as_bytes().to_vec(), id);
     }
 
-    pub fn has_seen(&self, what: &str) -> bool {
+    pub(crate) fn has_seen(&self, what: &str) -> bool {
         self.seen.lock().unwrap().contains(what)
     }
 

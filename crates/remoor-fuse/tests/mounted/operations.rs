@@ -128,7 +128,7 @@ fn extended_attributes() {
     let path = served.path("file");
     fs::write(&path, "").unwrap();
     rustix::fs::setxattr(&path, "user.a", b"value", XattrFlags::empty()).unwrap();
-    let mut value = vec![0; 100];
+    let mut value = [0; 100];
     let length = rustix::fs::getxattr(&path, "user.a", &mut value[..]).unwrap();
     assert_eq!(&value[..length], b"value");
     assert_eq!(rustix::fs::getxattr_query(&path, "user.a").unwrap(), 5);

@@ -1,43 +1,20 @@
 //! An ordinary user mounts through fusermount3.
 
-use std::env;
 use std::fs;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use remoor_fuse::{Ended, MountError, MountPlan, Unmount, mount, mounted, unmount};
 
+use crate::apart;
 use crate::served::Served;
 
-/// Set for the part of the test that runs as the user; its directory.
-const DIR: &str = "REMOOR_FUSE_TEST_DIR";
 const TEST: &str = "ordinary_user::an_ordinary_user_mounts";
 const NOBODY: u32 = 65_534;
 
 #[test]
 fn an_ordinary_user_mounts() {
-    match env::var_os(DIR) {
-        Some(dir) => as_the_user(&dir.into_string().unwrap()),
-        None if rustix::process::geteuid().is_root() => start_as_the_user(),
-        None => as_the_user(env::temp_dir().to_str().unwrap()),
-    }
-}
-
-/// Starts this test again, as nobody.
-fn start_as_the_user() {
-    let dir = tempfile::tempdir().unwrap();
-    std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    // The test may be in a directory that others cannot enter.
-    let program = dir.path().join("test");
-    fs::copy(env::current_exe().unwrap(), &program).unwrap();
-    let mut command = Command::new(&program);
-    command.args([TEST, "--exact", "--nocapture"]).env(DIR, dir.path()).uid(NOBODY).gid(NOBODY);
-    let output = command.current_dir("/").output().unwrap();
-    let said = [output.stdout, output.stderr].map(|o| String::from_utf8_lossy(&o).into_owned()).concat();
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
-    if let Some(skipped) = said.lines().find(|line| line.contains("SKIPPED")) {
-        remoor_skip::skip(TEST, skipped);
+    match apart::dir() {
+        Some(dir) => as_the_user(&dir),
+        None => apart::run(TEST, NOBODY),
     }
 }
 
@@ -55,9 +32,20 @@ fn as_the_user(dir: &str) {
     drop(open);
     unmount(&served.root, Unmount::Plain).unwrap();
     assert_eq!(served.ended(), [Ended::Unmounted; 2]);
+    check_forced();
     let refused = mount(&MountPlan::new("x", "/usr")).unwrap_err();
     assert!(matches!(refused, MountError::NotOwned { .. }), "{refused}");
     check_allow_other(&served.root);
+}
+
+/// The kernel lets the user who mounted cut the connection, where umount(2) with MNT_FORCE is root's.
+fn check_forced() {
+    let dir = tempfile::tempdir_in(apart::dir().unwrap()).unwrap();
+    let Some(mut served) = Served::on(TEST, dir, 1, |plan| plan) else { return };
+    fs::write(served.path("file"), "abc").unwrap();
+    unmount(&served.root, Unmount::Force).unwrap();
+    assert_eq!(served.ended(), [Ended::Aborted]);
+    assert_eq!(mounted(&served.root).unwrap(), None);
 }
 
 fn check_allow_other(root: &std::path::Path) {

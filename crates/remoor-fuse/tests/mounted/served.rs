@@ -13,26 +13,26 @@ use tempfile::TempDir;
 use crate::memory::Memory;
 
 /// What must come, comes within this; only a hang is longer.
-pub const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-pub struct Served {
-    pub memory: Arc<Memory>,
+pub(crate) struct Served {
+    pub(crate) memory: Arc<Memory>,
     /// Tells of every gated READ that arrives.
-    pub arrived: Receiver<()>,
-    pub notifier: Notifier,
-    pub root: PathBuf,
-    pub ended: Vec<JoinHandle<io::Result<Ended>>>,
+    pub(crate) arrived: Receiver<()>,
+    pub(crate) notifier: Notifier,
+    pub(crate) root: PathBuf,
+    pub(crate) ended: Vec<JoinHandle<io::Result<Ended>>>,
     _dir: TempDir,
 }
 
 impl Served {
     /// With so many readers, each on a thread of its own; nothing if FUSE is not there.
-    pub fn with(test: &str, readers: usize) -> Option<Self> {
+    pub(crate) fn with(test: &str, readers: usize) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         Self::on(test, dir, readers, |plan| plan)
     }
 
-    pub fn on(
+    pub(crate) fn on(
         test: &str,
         dir: TempDir,
         readers: usize,
@@ -58,17 +58,17 @@ impl Served {
         Some(Self { memory, arrived, notifier, root, ended, _dir: dir })
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
     /// Waits for a READ of a gated file.
-    pub fn wait_for_read(&self) {
+    pub(crate) fn wait_for_read(&self) {
         self.arrived.recv_timeout(SOON).unwrap();
     }
 
     /// How the session ended, once it has.
-    pub fn ended(&mut self) -> Vec<Ended> {
+    pub(crate) fn ended(&mut self) -> Vec<Ended> {
         self.ended.drain(..).map(|thread| thread.join().unwrap().unwrap()).collect()
     }
 }
@@ -89,7 +89,7 @@ fn on_thread<R: Future<Output = io::Result<Ended>>>(
 }
 
 /// Waits until something is so that nothing tells of.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < SOON, "{what}: not within {SOON:?}");
