@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -67,6 +68,9 @@ const BESIDE_DATA: usize = 4096;
 
 /// Requests read before other tasks have their turn.
 const BATCH: usize = 16;
+
+/// A request of more bytes than this ends a batch.
+const LARGE: usize = 64 << 10;
 
 /// A connection that is served by this thread's runtime, which may be a `current_thread` one. More threads help with
 /// [`Session::reader`].
@@ -178,7 +182,12 @@ impl<F: Filesystem> Reader<F> {
     fn batch(&self, buffer: &mut Buffer) -> io::Result<Batch> {
         for _ in 0..BATCH {
             match self.device.receive(buffer.as_mut())? {
-                Received::Message(length) => self.serve(buffer, length)?,
+                Received::Message(length) => {
+                    self.serve(buffer, length)?;
+                    if length > LARGE {
+                        return Ok(Batch::More);
+                    }
+                }
                 Received::Again => {}
                 Received::Empty => return Ok(Batch::Empty),
                 Received::Ended(ended) => return Ok(Batch::Ended(ended)),
@@ -256,11 +265,15 @@ impl<F: Filesystem> Reader<F> {
         }
         let answer = Answering::new(self.device.clone(), header.unique, operation.name());
         let kept = operation.is_kept();
-        let mut future = Box::pin(self.shared.filesystem.clone().call(header.caller, operation));
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => answer.with(result),
-            Poll::Pending if kept => drop(tokio::spawn(async move { answer.with(future.await) })),
-            Poll::Pending => self.spawn(header, answer, future),
+        let (filesystem, caller) = (self.shared.filesystem.clone(), header.caller);
+        let mut future = Box::pin(async move { filesystem.call(caller, operation).await });
+        let polling = AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        match catch_unwind(polling) {
+            Ok(Poll::Ready(result)) => answer.with(result),
+            Ok(Poll::Pending) if kept => drop(tokio::spawn(async move { answer.with(future.await) })),
+            Ok(Poll::Pending) => self.spawn(header, answer, future),
+            // As in a task of its own, a panic is that request's alone: it was logged, and the answer is EIO.
+            Err(_) => drop(answer),
         }
     }
 

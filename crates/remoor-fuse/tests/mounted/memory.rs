@@ -1,4 +1,5 @@
-//! A small file system in memory. Files whose name ends with `gated` answer READ only once the gate is open; those whose
+//! A small file system in memory. Files whose name ends with `gated` answer READ, or
+//! FLUSH if it begins with `flush`, only once the gate is open; those whose
 //! name begins with `direct` are read past the page cache, so that the caller itself waits for the READ.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,9 +23,9 @@ const SYMLINK: u32 = 0o120_000;
 /// The file system, and what a test looks at.
 pub(crate) struct Memory {
     tree: Mutex<Tree>,
-    /// READs of gated files wait for a permit.
+    /// Requests for gated files wait for a permit.
     pub(crate) gate: Semaphore,
-    /// READs of gated files that wait.
+    /// Those that wait.
     pub(crate) waiting: Waiting,
     arrived: Sender<()>,
     /// Names of the operations that came, and notes about some.
@@ -67,6 +68,7 @@ struct Node {
     attributes: Attributes,
     gated: bool,
     direct: bool,
+    flush: bool,
     data: Vec<u8>,
     names: BTreeMap<Vec<u8>, u64>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -125,8 +127,8 @@ impl Memory {
     }
 
     /// Waits for a gated file, without the lock.
-    async fn pass_gate(&self, node: NodeId) {
-        let gated = self.tree().nodes.get(&node.0).is_some_and(|n| n.gated);
+    async fn pass_gate(&self, node: NodeId, flush: bool) {
+        let gated = self.tree().nodes.get(&node.0).is_some_and(|n| n.gated && n.flush == flush);
         if gated {
             let _waits = self.waiting.enter();
             let _ = self.arrived.send(());
@@ -145,7 +147,13 @@ impl Filesystem for Memory {
         self.note(operation.name());
         match &operation {
             Operation::Write { data, .. } if data.len() == 1 << 20 => self.note("WRITE of 1 MiB"),
-            Operation::Read { node, .. } => self.pass_gate(*node).await,
+            Operation::Read { node, .. } => self.pass_gate(*node, false).await,
+            Operation::Flush { node, .. } => self.pass_gate(*node, true).await,
+            Operation::Lookup { name, .. } if &name[..] == b"panics" => panic!("as the test wants"),
+            Operation::Lookup { name, .. } if &name[..] == b"panics later" => {
+                tokio::task::yield_now().await;
+                panic!("as the test wants");
+            }
             // What is not answered at once takes another way.
             Operation::Statfs { .. } | Operation::Releasedir { .. } => tokio::task::yield_now().await,
             _ => {}
@@ -334,8 +342,10 @@ impl Tree {
             gid: caller.gid,
             ..Attributes::default()
         };
-        let (gated, direct) = (name.ends_with(b"gated"), name.starts_with(b"direct"));
-        self.nodes.insert(id, Node { attributes, gated, direct, data: data.to_vec(), ..Node::default() });
+        let (gated, flush) = (name.ends_with(b"gated"), name.starts_with(b"flush"));
+        let direct = name.starts_with(b"direct");
+        self.nodes
+            .insert(id, Node { attributes, gated, direct, flush, data: data.to_vec(), ..Node::default() });
         self.node(parent)?.names.insert(name.to_vec(), id);
         self.entry(id)
     }

@@ -73,7 +73,9 @@ fn names_come_and_go() {
     let refused = rustix::fs::renameat_with(CWD, path("fifo"), CWD, path("dir/file"), RenameFlags::NOREPLACE);
     assert_eq!(refused.unwrap_err(), rustix::io::Errno::EXIST);
     assert!(fs::remove_dir(path("dir")).is_err());
-    ["dir/file", "dir/renamed", "fifo", "symlink"].map(|name| fs::remove_file(path(name)).unwrap());
+    for name in ["dir/file", "dir/renamed", "fifo", "symlink"] {
+        fs::remove_file(path(name)).unwrap();
+    }
     fs::remove_dir(path("dir")).unwrap();
     assert_eq!(fs::read_dir(&served.root).unwrap().count(), 0);
     assert!(fs::metadata(path("dir")).is_err());
@@ -118,8 +120,9 @@ fn the_rarer_calls() {
     let mut two = [0; 2];
     file.read_exact(&mut two).unwrap();
     assert_eq!(&two, b"45");
-    ["FALLOCATE", "LSEEK", "COPY_FILE_RANGE", "FSYNCDIR", "CREATE", "FLUSH"]
-        .map(|o| assert!(served.memory.has_seen(o), "{o}"));
+    for operation in ["FALLOCATE", "LSEEK", "COPY_FILE_RANGE", "FSYNCDIR", "CREATE", "FLUSH"] {
+        assert!(served.memory.has_seen(operation), "{operation}");
+    }
 }
 
 #[test]
@@ -179,4 +182,14 @@ fn read_ahead_is_set_at_the_bdi() {
         }
         Err(e) => remoor_skip::skip(TEST, e),
     }
+}
+
+#[test]
+fn a_panic_is_eio_and_not_the_end() {
+    let Some(served) = Served::with("a_panic_is_eio_and_not_the_end", 1) else { return };
+    let at_once = fs::metadata(served.path("panics")).unwrap_err();
+    let later = fs::metadata(served.path("panics later")).unwrap_err();
+    let eio = rustix::io::Errno::IO.raw_os_error();
+    assert_eq!((at_once.raw_os_error(), later.raw_os_error()), (Some(eio), Some(eio)));
+    fs::write(served.path("file"), "abc").unwrap();
 }

@@ -88,7 +88,9 @@ fn kill_a_cat(served: &Served, path: &Path) {
 fn signals_with_a_handler_do_not_disturb() {
     let Some(served) = Served::with("signals_with_a_handler_do_not_disturb", 1) else { return };
     let child = reader(&served);
-    [Signal::ALARM, Signal::CHILD, Signal::USR1].map(|s| signal(&served, &child, s));
+    for sent in [Signal::ALARM, Signal::CHILD, Signal::USR1] {
+        signal(&served, &child, sent);
+    }
     served.memory.gate.add_permits(1);
     assert_eq!(said(child), "read 10\n");
 }
@@ -102,4 +104,40 @@ fn sigkill_ends_what_was_interrupted_before() {
     child.kill().unwrap();
     eventually("it has ended", || child.try_wait().unwrap().is_some());
     assert_eq!(said(child), "");
+}
+
+/// Whoever is killed elsewhere closes its files on its way out. SIGKILL is not pending for the thread then, and no
+/// further signal reaches it.
+#[test]
+fn a_killed_process_ends_though_its_files_cannot_be_flushed() {
+    let Some(served) = Served::with("a_killed_process_ends_though_its_files_cannot_be_flushed", 1) else {
+        return;
+    };
+    let script = r#"open(my $file, ">", $ARGV[0]) or die; syswrite $file, "abc"; kill KILL => $$; sleep"#;
+    let path = served.path("flush gated");
+    let mut child = Command::new("perl").args(["-e", script]).arg(path).spawn().unwrap();
+    served.wait_for_read();
+    eventually("it has ended", || child.try_wait().unwrap().is_some());
+    eventually("its request is dropped", || served.memory.waiting.now() == 0);
+}
+
+/// An exit that nobody asked for is waited for: what it wrote must arrive.
+#[test]
+fn an_exit_waits_for_what_was_written() {
+    let Some(served) = Served::with("an_exit_waits_for_what_was_written", 1) else { return };
+    let script =
+        r#"open(my $file, ">", $ARGV[0]) or die; syswrite $file, "abc"; close($file) or die; print "closed""#;
+    let path = served.path("flush gated");
+    let child = Command::new("perl").args(["-e", script]).arg(path).stdout(Stdio::piped()).spawn().unwrap();
+    served.wait_for_read();
+    signal_other(&served, &child);
+    served.memory.gate.add_permits(1);
+    assert_eq!(said(child), "closed");
+}
+
+/// A signal whose default is to be ignored interrupts nothing.
+fn signal_other(served: &Served, child: &Child) {
+    kill_process(Pid::from_child(child), Signal::WINCH).unwrap();
+    assert!(fs::metadata(served.path("not there")).is_err());
+    assert_eq!(served.memory.waiting.now(), 1);
 }
