@@ -24,6 +24,27 @@ fn callers_and_readers_in_parallel() {
     assert!(served.memory.destroyed.load(std::sync::atomic::Ordering::SeqCst));
 }
 
+/// Dropping data waits for pages that are being read: for the very session that must answer the READ.
+#[test]
+fn a_notification_that_waits_for_a_read_holds_nothing_up() {
+    let Some(served) = Served::with("a_notification_that_waits_for_a_read_holds_nothing_up", 1) else {
+        return;
+    };
+    let path = served.path("gated");
+    fs::write(&path, "abc").unwrap();
+    let reading = thread::spawn(move || fs::read(path).unwrap());
+    served.wait_for_read();
+    let node = served.memory.change("gated", b"new");
+    served.notifier.invalidate_data(node, 0, 0);
+    served.notifier.invalidate_attributes(node);
+    for i in 0..10 {
+        fs::write(served.path(&format!("file-{i}")), "abc").unwrap();
+    }
+    assert_eq!(served.memory.waiting.now(), 1);
+    served.memory.gate.close();
+    assert_eq!(reading.join().unwrap(), b"new");
+}
+
 fn exercise(root: &Path, caller: usize, round: usize) {
     let dir = root.join(format!("dir-{caller}"));
     fs::create_dir(&dir).unwrap();
