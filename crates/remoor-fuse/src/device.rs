@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno as Raw, fcntl_dupfd_cloexec, read, writev};
 
@@ -65,13 +66,28 @@ impl Device {
 
     /// Receives a request. The buffer must hold the longest (`fuse_dev_do_read`).
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        match read(&self.fd, buffer) {
+        match read(&self.fd, &mut *buffer) {
             Ok(length) => Ok(Received::Message(length)),
             Err(Raw::AGAIN) => Ok(Received::Empty),
             Err(Raw::INTR | Raw::NOENT) => Ok(Received::Again),
             Err(Raw::NODEV) => Ok(self.ended(Ended::Unmounted)),
-            Err(Raw::CONNABORTED) => Ok(self.ended(Ended::Aborted)),
+            Err(Raw::CONNABORTED) => self.aborted(buffer),
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// ECONNABORTED is also what a read gets that took a request while an unmount was going on; what ended the
+    /// connection shows once no request is taken any more, as by then EPOLLERR does (`fuse_dev_do_read`,
+    /// `fuse_dev_poll`).
+    fn aborted(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut polled = [PollFd::new(&self.fd, PollFlags::IN)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
+        if !polled[0].revents().contains(PollFlags::ERR) {
+            return Ok(Received::Again);
+        }
+        match read(&self.fd, buffer) {
+            Err(Raw::NODEV) => Ok(self.ended(Ended::Unmounted)),
+            _ => Ok(self.ended(Ended::Aborted)),
         }
     }
 

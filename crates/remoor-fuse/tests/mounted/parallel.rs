@@ -19,7 +19,7 @@ fn callers_and_readers_in_parallel() {
         }
     });
     assert_eq!(fs::read_dir(&served.root).unwrap().count(), 0);
-    remoor_fuse::unmount(&served.root, remoor_fuse::Unmount::Plain).unwrap();
+    served.unmount();
     assert_eq!(served.ended(), [remoor_fuse::Ended::Unmounted; 3]);
     assert!(served.memory.destroyed.load(std::sync::atomic::Ordering::SeqCst));
 }

@@ -67,6 +67,12 @@ impl Served {
         self.arrived.recv_timeout(SOON).unwrap();
     }
 
+    /// Unmounts. Children that other tests start have copies of all descriptors until they execute their program, so it
+    /// may be in use for a moment.
+    pub(crate) fn unmount(&self) {
+        eventually("it is unmounted", || unmount(&self.root, Unmount::Plain).is_ok());
+    }
+
     /// How the session ended, once it has.
     pub(crate) fn ended(&mut self) -> Vec<Ended> {
         self.ended.drain(..).map(|thread| thread.join().unwrap().unwrap()).collect()

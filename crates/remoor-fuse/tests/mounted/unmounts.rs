@@ -89,7 +89,7 @@ fn nothing_is_left_after_many_mounts() {
     for _ in 0..20 {
         let Some(mut served) = Served::with(TEST, 2) else { return };
         fs::write(served.path("file"), "abc").unwrap();
-        unmount(&served.root, Unmount::Plain).unwrap();
+        served.unmount();
         assert_eq!(served.ended(), [Ended::Unmounted; 2]);
         assert_eq!(mounted(&served.root).unwrap(), None);
         assert_eq!(Arc::strong_count(&served.memory), 1, "the session holds nothing any more");
