@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         }
         Err(error) => panic!("{error}"),
     }
+    open_to_all("/dev/fuse");
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.is_ok_and(|status| status.success()), "ip link set lo up failed; apt-get install iproute2");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
@@ -46,6 +47,13 @@ fn main() -> ExitCode {
     let failed = chosen.iter().filter(|test| !passes(test)).count();
     println!("{failed} of {} tests failed", chosen.len());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Everywhere else udev lets everyone open this device; fusermount3 opens it as the user who mounts.
+fn open_to_all(device: &str) {
+    let script = r#"d=$(mktemp -d) && mount -t tmpfs none $d && mknod -m 666 $d/fuse c 10 229 && mount --bind $d/fuse "$0""#;
+    let made = Command::new("sh").args(["-c", script, device]).status();
+    assert!(made.is_ok_and(|status| status.success()), "{device} cannot be replaced in this namespace");
 }
 
 fn passes((name, test): &Test) -> bool {
