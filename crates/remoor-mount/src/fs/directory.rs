@@ -69,6 +69,15 @@ struct Stream {
     last: Option<Bytes>,
 }
 
+impl Stream {
+    /// The name of the entry whose cookie `cookie` is.
+    fn name_before(&self, cookie: u64) -> Option<Bytes> {
+        let mut entries = self.chunk.iter().flat_map(|chunk| &chunk.entries);
+        let here = entries.find(|entry| entry.cookie == cookie).map(|entry| entry.name.0.clone());
+        here.or_else(|| self.last.clone())
+    }
+}
+
 /// A reply to READDIR or READDIRPLUS.
 #[derive(Debug)]
 struct Chunk {
@@ -315,14 +324,19 @@ impl Fs {
     /// by name. If that has gone, everything is given again, which a program that removes what it reads needs, and
     /// others can take better than a loss.
     async fn find_again(&self, directory: &OpenDirectory, lost: u64, plus: bool) -> Result<Chunk, Errno> {
-        let last = lock(&directory.stream).last.clone();
+        let last = lock(&directory.stream).name_before(lost);
         let (mut cookie, mut verf) = (START, CookieVerf::default());
         for _ in 0..MAX_RESTART {
             let asked = self.ask_chunk(directory, cookie, verf, plus).await?;
             let mut chunk = asked.map_err(|status| self.refused(&directory.node, status))?;
             let here = |entry: &EntryPlus| entry.cookie == lost || Some(&entry.name.0) == last.as_ref();
             if let Some(found) = chunk.entries.iter().position(here) {
+                let end = chunk.end();
                 chunk.entries.drain(..=found);
+                if chunk.entries.is_empty() && !chunk.eof {
+                    let next = self.ask_chunk(directory, end, chunk.verf, plus).await?;
+                    chunk = next.map_err(|status| self.refused(&directory.node, status))?;
+                }
                 chunk.start = lost;
                 return Ok(chunk);
             }

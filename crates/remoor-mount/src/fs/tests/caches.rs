@@ -46,7 +46,7 @@ async fn a_change_by_another_client_is_seen_when_the_time_is_over_and_the_kernel
     let (a, b) = (host.mount().await, host.mount().await);
     let at_a = a.make(ROOT, "f").await.node;
     let at_b = b.find(ROOT, "f").await.unwrap().node;
-    a.told();
+    (a.told(), b.told());
     b.fs.setattr(&user(0), at_b, None, Sattr { size: Some(7), ..Sattr::default() }).await.unwrap();
     assert_eq!(a.attr(at_a).await.unwrap().size, 0, "within acregmin");
     pass(ACREGMIN).await;

@@ -154,7 +154,7 @@ async fn an_open_given_up_leaves_nothing_open() {
     }
     opening.abort();
     assert!(opening.await.unwrap_err().is_cancelled());
-    held.add_permits(1);
+    held.add_permits(100);
     mount.unlink(ROOT, "f").await.unwrap();
     assert_eq!(mount.names(ROOT).await, [""; 0], "a plain REMOVE: nobody has it open");
 }
