@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use remoor_nfs::v3::{Fattr, FileType, Time, WccAttr, WccData};
+use remoor_nfs::v3::{Fattr, FileType, WccAttr, WccData};
 
 use super::config::Config;
 
@@ -86,6 +86,8 @@ struct Ours {
     base: Option<WccAttr>,
     /// From what to what each answered one has brought the object.
     links: Vec<(WccAttr, WccAttr)>,
+    /// How many were answered.
+    answered: u32,
     /// One was answered without saying from what to what.
     untold: bool,
 }
@@ -106,11 +108,6 @@ impl Attributes {
         let held = self.held.as_ref().filter(|held| !held.expired)?;
         let left = (held.asked.at + held.keep).saturating_duration_since(now);
         (!left.is_zero()).then_some((&held.attr, left))
-    }
-
-    /// Whether the question behind what is known was asked at `order` or later.
-    pub fn asked_since(&self, order: u64) -> bool {
-        self.held.as_ref().is_some_and(|held| !held.expired && held.asked.order >= order)
     }
 
     /// From now on they must be asked for again.
@@ -159,9 +156,9 @@ impl Attributes {
     /// A change of ours is about to be sent.
     pub fn begin_change(&mut self) {
         let base = self.held().map(state);
-        let ours = self
-            .ours
-            .get_or_insert_with(|| Box::new(Ours { in_flight: 0, base, links: Vec::new(), untold: false }));
+        let ours = self.ours.get_or_insert_with(|| {
+            Box::new(Ours { in_flight: 0, base, links: Vec::new(), answered: 0, untold: false })
+        });
         ours.in_flight += 1;
     }
 
@@ -181,13 +178,14 @@ impl Attributes {
         self.verdict()
     }
 
-    /// Takes over what our change's reply says of the time after it, unless a later state is known already. Between a
-    /// question asked later and this reply only the server's own clock decides.
+    /// Takes over what our change's reply says of the time after it, unless a later state is known already. Between
+    /// this reply and those to a later question or to a change in flight at the same time only the server's clock decides.
     fn adopt(&mut self, after: &Fattr, asked: Stamp, keep: Keep) {
-        let newer = self.held.as_ref().filter(|held| held.asked.order > asked.order);
-        match newer.map(|held| (after.ctime, after.mtime) >= (held.attr.ctime, held.attr.mtime)) {
-            None | Some(true) => self.hold(after, asked, keep),
-            Some(false) => {}
+        let overlapped = self.ours.as_ref().is_some_and(|ours| ours.in_flight > 1 || ours.answered > 0);
+        let other = self.held.as_ref().filter(|held| overlapped || held.asked.order > asked.order);
+        let later = other.is_none_or(|held| (after.ctime, after.mtime) >= (held.attr.ctime, held.attr.mtime));
+        if later {
+            self.hold(after, asked, keep);
         }
     }
 
@@ -211,6 +209,7 @@ impl Attributes {
     fn verdict(&mut self) -> Learned {
         let Some(ours) = &mut self.ours else { return Learned::Nothing };
         ours.in_flight = ours.in_flight.saturating_sub(1);
+        ours.answered += 1;
         if ours.in_flight > 0 {
             return Learned::Nothing;
         }
@@ -254,10 +253,179 @@ impl SameButForReading for Fattr {
     }
 }
 
-/// The part of a directory's or file's attributes that stands for its version in NFS version 3.
-pub type Version = (Time, Time);
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use remoor_nfs::v3::{Device, Time};
 
-/// The version `attr` shows.
-pub fn version(attr: &Fattr) -> Version {
-    (attr.mtime, attr.ctime)
+    use super::*;
+
+    const KEEP: Keep = Keep { min: Duration::from_secs(3), max: Duration::from_secs(60) };
+
+    fn attr(ctime: u32) -> Fattr {
+        let time = Time { seconds: ctime, nanos: 0 };
+        Fattr {
+            kind: FileType::Regular,
+            mode: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            used: 0,
+            rdev: Device { major: 0, minor: 0 },
+            fsid: 0,
+            fileid: 1,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        }
+    }
+
+    /// Questions of a mount, one a second.
+    struct Clock {
+        start: Instant,
+        order: u64,
+    }
+
+    impl Clock {
+        fn new() -> Self {
+            Self { start: Instant::now(), order: 0 }
+        }
+
+        fn ask(&mut self) -> Stamp {
+            self.order += 1;
+            self.at(self.order)
+        }
+
+        fn at(&self, secs: u64) -> Stamp {
+            Stamp { order: self.order, at: self.start + Duration::from_secs(secs) }
+        }
+    }
+
+    fn wcc(before: u32, after: u32) -> WccData {
+        WccData { before: Some(state(&attr(before))), after: Some(attr(after)) }
+    }
+
+    #[test]
+    fn time_doubles_while_nothing_changes_and_starts_again_after_a_change() {
+        let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+        let (mut secs, mut kept) = (0, Vec::new());
+        for ctime in [1, 1, 1, 1, 1, 1, 1, 2] {
+            clock.order += 1;
+            let asked = clock.at(secs);
+            attributes.learn(&attr(ctime), asked, KEEP);
+            let left = attributes.fresh(asked.at).unwrap().1.as_secs();
+            kept.push(left);
+            secs += left;
+        }
+        assert_eq!(kept, [3, 6, 12, 24, 48, 60, 60, 3]);
+        assert!(attributes.fresh(clock.at(secs - 1).at).is_some());
+        assert!(attributes.fresh(clock.at(secs).at).is_none());
+    }
+
+    #[test]
+    fn an_answer_before_the_time_is_over_does_not_lengthen_it() {
+        let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+        for _ in 0..3 {
+            let asked = clock.ask();
+            attributes.learn(&attr(1), asked, KEEP);
+            assert_eq!(attributes.fresh(asked.at).unwrap().1, KEEP.min);
+        }
+    }
+
+    #[test]
+    fn noac_keeps_nothing() {
+        let config = Config { attribute_cache: false, ..Config::default() };
+        let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+        let asked = clock.ask();
+        attributes.learn(&attr(1), asked, Keep::of(&config, FileType::Directory));
+        assert!(attributes.fresh(asked.at).is_none() && attributes.held().is_some());
+    }
+
+    #[test]
+    fn an_older_question_never_counts_after_a_newer_one() {
+        let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+        let (old, new) = (clock.ask(), clock.ask());
+        attributes.learn(&attr(2), new, KEEP);
+        assert_eq!(attributes.learn(&attr(1), old, KEEP), Learned::Nothing);
+        assert_eq!(attributes.held(), Some(&attr(2)));
+    }
+
+    #[test]
+    fn what_was_asked_before_our_change_ended_does_not_count_after_it() {
+        let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+        attributes.learn(&attr(1), clock.ask(), KEEP);
+        attributes.begin_change();
+        let (change, question) = (clock.ask(), clock.ask());
+        assert_eq!(attributes.end_change(Some(&wcc(1, 2)), change, clock.ask(), KEEP), Learned::Ours);
+        assert_eq!(attributes.learn(&attr(1), question, KEEP), Learned::Nothing);
+        assert_eq!(attributes.held(), Some(&attr(2)));
+    }
+
+    #[test]
+    fn a_change_by_others_shows_with_or_without_one_of_ours() {
+        let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+        attributes.learn(&attr(1), clock.ask(), KEEP);
+        assert_eq!(attributes.learn(&attr(2), clock.ask(), KEEP), Learned::Theirs);
+        attributes.begin_change();
+        let change = clock.ask();
+        assert_eq!(attributes.end_change(Some(&wcc(3, 4)), change, clock.ask(), KEEP), Learned::Theirs);
+        assert_eq!(attributes.learn(&attr(4), clock.ask(), KEEP), Learned::Ours);
+    }
+
+    #[test]
+    fn a_change_that_nobody_waits_for_makes_us_ask_and_is_ours() {
+        let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+        attributes.learn(&attr(1), clock.ask(), KEEP);
+        attributes.begin_change();
+        let change = clock.ask();
+        assert_eq!(attributes.end_change(None, change, clock.ask(), KEEP), Learned::Ours);
+        assert!(attributes.fresh(change.at).is_none());
+    }
+
+    #[test]
+    fn a_ctime_we_moved_elsewhere_is_ours_but_an_mtime_is_not() {
+        for (mtime, learned) in [(1, Learned::Ours), (2, Learned::Theirs)] {
+            let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+            attributes.learn(&attr(1), clock.ask(), KEEP);
+            attributes.expire_with_ctime();
+            let moved = Fattr { mtime: Time { seconds: mtime, nanos: 0 }, ..attr(2) };
+            assert_eq!(attributes.learn(&moved, clock.ask(), KEEP), learned);
+            assert_eq!(attributes.learn(&attr(3), clock.ask(), KEEP), Learned::Theirs, "once");
+        }
+    }
+
+    proptest! {
+        /// Changes of ours, sent at once, executed in one order and answered in another; somebody else's comes between
+        /// them, before them or after them.
+        #[test]
+        fn changes_in_flight_are_told_apart_from_somebody_elses(
+            executed in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle(),
+            answered in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle(),
+            theirs in 0..8usize,
+        ) {
+            let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
+            attributes.learn(&attr(1), clock.ask(), KEEP);
+            let stamps: Vec<_> = executed
+                .iter()
+                .map(|_| {
+                    attributes.begin_change();
+                    clock.ask()
+                })
+                .collect();
+            let (mut ctime, mut replies) = (1, vec![None; 6]);
+            for (at, change) in executed.iter().enumerate() {
+                ctime += u32::from(at == theirs);
+                replies[*change] = Some(wcc(ctime, ctime + 1));
+                ctime += 1;
+            }
+            let mut last = Learned::Nothing;
+            for change in answered {
+                prop_assert_eq!(last, Learned::Nothing);
+                last = attributes.end_change(replies[change].as_ref(), stamps[change], clock.ask(), KEEP);
+            }
+            prop_assert_eq!(last, if theirs < 6 { Learned::Theirs } else { Learned::Ours });
+            prop_assert_eq!(attributes.held(), Some(&attr(ctime)));
+        }
+    }
 }

@@ -139,3 +139,56 @@ pub(crate) fn machine_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     name.chars().take(MAX_MACHINE_NAME).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(uid: u32, groups: Groups) -> Caller {
+        Caller { uid, gid: uid, groups, pid: std::process::id() }
+    }
+
+    fn known(groups: &[u32]) -> Groups {
+        Groups::Known(groups.into())
+    }
+
+    fn sent(credential: &Credential) -> AuthSys {
+        credential.auth.as_sys().unwrap().unwrap()
+    }
+
+    #[test]
+    fn an_identity_is_encoded_once_and_no_other_has_its_number() {
+        let credentials = Credentials::new(true);
+        let first = credentials.of(&caller(7, known(&[1, 2])));
+        assert!(Arc::ptr_eq(&first, &credentials.of(&caller(7, known(&[1, 2])))));
+        let other = credentials.of(&caller(7, known(&[1, 3])));
+        assert_ne!(first.identity, other.identity);
+        for uid in 1000..1000 + MAX_IDENTITIES.get() as u32 {
+            credentials.of(&caller(uid, known(&[])));
+        }
+        let again = credentials.of(&caller(7, known(&[1, 2])));
+        assert_ne!(first.identity, again.identity, "forgotten, and its number with it");
+        let auth = sent(&again);
+        assert_eq!((auth.uid, auth.gid, auth.gids.0), (7, 7, vec![1, 2]));
+    }
+
+    #[test]
+    fn groups_beyond_sixteen_are_cut() {
+        let groups: Vec<u32> = (0..20).collect();
+        let credential = Credentials::new(true).of(&caller(7, known(&groups)));
+        assert_eq!(sent(&credential).gids.0, groups[..MAX_GROUPS]);
+    }
+
+    #[test]
+    fn groups_are_read_of_other_users_threads_only_where_they_may_come() {
+        let own: Vec<u32> = rustix::process::getgroups().unwrap().iter().map(|gid| gid.as_raw()).collect();
+        let groups = |several: bool, uid: u32| {
+            sent(&Credentials::new(several).of(&caller(uid, Groups::OfThread))).gids.0
+        };
+        assert_eq!(groups(true, 4711), own[..own.len().min(MAX_GROUPS)], "of this very thread");
+        assert_eq!(groups(false, 4711), [0; 0]);
+        assert_eq!(groups(true, 0), [0; 0], "root needs none");
+        let gone = Caller { pid: u32::MAX, ..caller(4711, Groups::OfThread) };
+        assert_eq!(sent(&Credentials::new(true).of(&gone)).gids.0, [0; 0]);
+    }
+}

@@ -249,3 +249,64 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use remoor_nfs::v3::{Device, Time};
+
+    use super::*;
+
+    fn attr(kind: FileType, fileid: u64) -> Fattr {
+        let time = Time { seconds: 0, nanos: 0 };
+        let rdev = Device { major: 0, minor: 0 };
+        let (mode, nlink, uid, gid, size, used, fsid) = (0o644, 1, 0, 0, 0, 0, 0);
+        let (atime, mtime, ctime) = (time, time, time);
+        Fattr { kind, mode, nlink, uid, gid, size, used, rdev, fsid, fileid, atime, mtime, ctime }
+    }
+
+    fn nodes() -> Nodes {
+        Nodes::new(&"root".into(), &attr(FileType::Directory, 1))
+    }
+
+    #[test]
+    fn a_node_lives_as_long_as_the_kernel_knows_it() {
+        let nodes = nodes();
+        let file = attr(FileType::Regular, 2);
+        let id = nodes.enter(&"file".into(), &file).id;
+        assert_eq!(nodes.enter(&"file".into(), &file).id, id);
+        assert!(nodes.again(id));
+        assert!(nodes.forget(id, 2).is_none() && nodes.get(id).is_ok());
+        assert_eq!(nodes.forget(id, 1).map(|node| node.id), Some(id));
+        assert_eq!(nodes.get(id).map(|node| node.id), Err(Errno::STALE));
+        assert!(!nodes.again(id) && nodes.find(&"file".into()).is_none());
+        assert_ne!(nodes.enter(&"file".into(), &file).id, id);
+    }
+
+    #[test]
+    fn a_handle_with_another_object_is_another_node() {
+        let nodes = nodes();
+        let old = nodes.enter(&"h".into(), &attr(FileType::Regular, 2));
+        let new = nodes.enter(&"h".into(), &attr(FileType::Regular, 3));
+        assert_ne!(old.id, new.id);
+        nodes.forget(old.id, 1);
+        assert_eq!(nodes.find(&"h".into()).map(|node| node.id), Some(new.id), "the newer one stays");
+        new.set_stale();
+        assert_ne!(nodes.enter(&"h".into(), &attr(FileType::Regular, 3)).id, new.id);
+    }
+
+    #[test]
+    fn the_root_is_never_forgotten() {
+        let nodes = nodes();
+        assert!(nodes.forget(ROOT, u64::MAX).is_none());
+        assert_eq!((nodes.get(ROOT).unwrap().id, nodes.len()), (ROOT, 1));
+    }
+
+    #[test]
+    fn a_million_nodes_fit_in_half_a_gigabyte() {
+        // The node behind its counts, its handle and their bookkeeping, its name here and in its directory, and slots of
+        // three tables that are between half and seven eighths full.
+        let heap = 16 + size_of::<Node>() + 64 + 32 + 16 + 24;
+        let slots = 2 * (size_of::<(NodeId, usize)>() + size_of::<usize>()) + 2 * 32 + 6;
+        assert!(heap + slots <= 560, "{heap} + {slots}");
+    }
+}
