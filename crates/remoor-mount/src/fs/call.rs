@@ -177,7 +177,7 @@ impl Fs {
 
     fn directory_changed(&self, dir: &Node, asked: Stamp) {
         let names = dir.state().names.get_or_insert_default().forget_all(asked.order);
-        self.kernel.invalidate_data(dir.id);
+        self.kernel.invalidate_attributes(dir.id);
         for name in names {
             self.kernel.invalidate_entry(dir.id, &name);
         }

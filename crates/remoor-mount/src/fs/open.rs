@@ -211,9 +211,12 @@ impl Fs {
         let file = self.opens.remove(id).ok_or(Errno::BADF)?;
         let fs = self.clone();
         let work = async move {
-            fs.data_release(&file);
-            if let Some(silly) = file.node.closed() {
-                fs.remove_silly(silly).await;
+            match file.node.closed() {
+                None => fs.data_release(&file),
+                Some(silly) => {
+                    fs.data_discard(&file);
+                    fs.remove_silly(silly).await;
+                }
             }
             Ok(())
         };

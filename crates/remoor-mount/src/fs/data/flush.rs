@@ -122,6 +122,11 @@ impl Fs {
             self.pump(&open.node);
         }
     }
+
+    /// `open` was the last way to a file without a name: what was not written need not be.
+    pub(in super::super) fn data_discard(&self, open: &OpenFile) {
+        self.update(&open.node, |held| held.truncate(0));
+    }
 }
 
 /// Nothing of a file is sent while somebody has this.

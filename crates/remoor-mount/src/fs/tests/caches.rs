@@ -46,7 +46,8 @@ async fn a_change_by_another_client_is_seen_when_the_time_is_over_and_the_kernel
     let (a, b) = (host.mount().await, host.mount().await);
     let at_a = a.make(ROOT, "f").await.node;
     let at_b = b.find(ROOT, "f").await.unwrap().node;
-    (a.told(), b.told());
+    a.told();
+    b.told();
     b.fs.setattr(&user(0), at_b, None, Sattr { size: Some(7), ..Sattr::default() }).await.unwrap();
     assert_eq!(a.attr(at_a).await.unwrap().size, 0, "within acregmin");
     pass(ACREGMIN).await;
@@ -142,6 +143,7 @@ async fn names_below_a_directory_another_client_changed_are_looked_up_again() {
     a.told();
     a.attr(ROOT).await.unwrap();
     let told = a.told();
+    assert!(told.contains(&Invalid::Attributes(ROOT)), "{told:?}");
     for name in ["f", "new"] {
         assert!(told.contains(&Invalid::Entry(ROOT, name.into())), "{told:?}");
     }

@@ -185,3 +185,17 @@ async fn an_unmount_leaves_nothing() {
     drop(mount);
     assert_eq!(std::fs::read_dir(journals.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn what_was_not_written_of_a_removed_file_need_not_be() {
+    let host = Host::memory();
+    let mount = host.mount().await;
+    let (_, id) = mount.create("f", WRITE).await.unwrap();
+    mount.fs.write(id, 0, "data".into(), WRITE).await.unwrap();
+    mount.unlink(ROOT, "f").await.unwrap();
+    let before = host.calls("WRITE");
+    mount.fs.release(id).await.unwrap();
+    assert_eq!(mount.names(ROOT).await, [""; 0]);
+    mount.fs.sync_all().await.unwrap();
+    assert_eq!(host.calls("WRITE"), before);
+}
