@@ -74,8 +74,21 @@ struct Held {
     attr: Fattr,
     asked: Stamp,
     expired: bool,
-    keep: Duration,
-    since: Instant,
+    /// How long they are kept, in milliseconds. Not a `Duration`, because there are millions of these.
+    keep_millis: u32,
+    /// For how long before `asked` they had neither changed nor their time grown, in milliseconds.
+    since_millis: u32,
+}
+
+impl Held {
+    fn keep(&self) -> Duration {
+        Duration::from_millis(self.keep_millis.into())
+    }
+}
+
+/// At most 49 days.
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Changes of ours that have not all been answered.
@@ -106,7 +119,7 @@ impl Attributes {
     /// What is known and may be used at `now`, and for how much longer.
     pub fn fresh(&self, now: Instant) -> Option<(&Fattr, Duration)> {
         let held = self.held.as_ref().filter(|held| !held.expired)?;
-        let left = (held.asked.at + held.keep).saturating_duration_since(now);
+        let left = (held.asked.at + held.keep()).saturating_duration_since(now);
         (!left.is_zero()).then_some((&held.attr, left))
     }
 
@@ -143,14 +156,16 @@ impl Attributes {
     }
 
     fn hold(&mut self, attr: &Fattr, asked: Stamp, keep: Keep) {
-        let (mut time, mut since) = (keep.min, asked.at);
+        let (mut time, mut since) = (keep.min, Duration::ZERO);
         if let Some(held) = self.held.as_ref().filter(|held| held.attr.same_but_for_reading(attr)) {
-            (time, since) = (held.keep, held.since);
-            if asked.at.saturating_duration_since(since) >= time {
-                (time, since) = ((time * 2).clamp(keep.min, keep.max), asked.at);
+            let passed = asked.at.saturating_duration_since(held.asked.at);
+            (time, since) = (held.keep(), passed + Duration::from_millis(held.since_millis.into()));
+            if since >= time {
+                (time, since) = ((time * 2).clamp(keep.min, keep.max), Duration::ZERO);
             }
         }
-        self.held = Some(Held { attr: attr.clone(), asked, expired: false, keep: time, since });
+        let (keep_millis, since_millis) = (millis(time), millis(since));
+        self.held = Some(Held { attr: attr.clone(), asked, expired: false, keep_millis, since_millis });
     }
 
     /// A change of ours is about to be sent.

@@ -19,11 +19,14 @@ const MAX_NAMES: usize = 1 << 21;
 /// Names that are not there, of one directory, that are kept.
 const MAX_MISSING: usize = 1 << 12;
 
+/// Number of no node: half the size of an `Option` in what there are millions of.
+const MISSING: NodeId = NodeId(0);
+
 /// Names in one directory: true as long as the directory has not been changed by others, which shows in its attributes.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// `None` is a name that is not there.
-    known: HashMap<Arc<[u8]>, Option<NodeId>>,
+    /// [`MISSING`] is a name that is not there.
+    known: HashMap<Arc<[u8]>, NodeId>,
     missing: usize,
     /// Answers to questions asked before this say nothing of the directory as it is.
     fence: u64,
@@ -32,7 +35,7 @@ pub(crate) struct Names {
 impl Names {
     /// What is known of a name.
     pub(crate) fn get(&self, name: &[u8]) -> Option<Option<NodeId>> {
-        self.known.get(name).copied()
+        self.known.get(name).map(|node| (*node != MISSING).then_some(*node))
     }
 
     /// From now on only questions asked at `order` or later count.
@@ -54,17 +57,17 @@ impl Names {
         }
         if node.is_none() {
             if self.missing >= MAX_MISSING {
-                self.known.retain(|_, node| node.is_some());
+                self.known.retain(|_, node| *node != MISSING);
                 self.missing = 0;
             }
             self.missing += 1;
         }
-        self.known.insert(name, node);
+        self.known.insert(name, node.unwrap_or(MISSING));
     }
 
     /// Nothing is known of a name any more.
     pub(crate) fn remove(&mut self, name: &[u8]) {
-        if let Some(None) = self.known.remove(name) {
+        if self.known.remove(name) == Some(MISSING) {
             self.missing -= 1;
         }
     }
