@@ -36,7 +36,7 @@ pub enum Groups {
     Known(Arc<[u32]>),
 }
 
-/// A credential and the number its identity has among [`super::Grants`].
+/// A credential, and a number of its identity by which answers to ACCESS are kept.
 #[derive(Debug)]
 pub struct Credential {
     /// Never the same for two identities.
