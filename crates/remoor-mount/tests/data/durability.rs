@@ -78,7 +78,7 @@ async fn a_writer_waits_when_too_much_is_held_and_goes_on_when_the_server_is_bac
     assert!((200..=256).contains(&written), "{written} MiB held");
     host.start();
     write(written).await.unwrap();
-    mount.close(file).await.unwrap();
+    mount.fsync(file).await.unwrap();
     assert_eq!(mount.fs.held_bytes(), 0);
     assert_eq!(mount.size(file).await, (written + 1) * MIB as u64);
     assert!(mount.read(file, written * MIB as u64, MIB as u32).await == data);

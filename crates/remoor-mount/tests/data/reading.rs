@@ -44,7 +44,7 @@ async fn random_reads_read_what_they_need() {
     fs::write(host.path("a"), &data).unwrap();
     let mount = host.mount().await;
     let file = mount.open("a", RDWR).await;
-    for n in 0..50 {
+    for n in 1..51 {
         let at = (n * 7919 * 4096) % (15 * MIB);
         assert!(mount.read(file, at as u64, 4096).await == data[at..at + 4096]);
     }

@@ -274,10 +274,9 @@ impl<E: Clone> Writeback<E> {
         self.pieces.end()
     }
 
-    /// The end of the last byte the server has not answered for, if any: its file will be at least that long.
-    pub fn unwritten_end(&self) -> Option<u64> {
-        let flying = self.flights.iter().map(|flight| flight.end).max();
-        self.pieces.dirty.end().max(flying)
+    /// Whether the server has not answered for everything.
+    pub fn has_unwritten(&self) -> bool {
+        self.pieces.oldest_unwritten().is_some()
     }
 
     /// What an open file that is opened now knows of errors.

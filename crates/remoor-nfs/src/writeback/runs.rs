@@ -60,11 +60,6 @@ impl Runs {
         self.long.iter().filter_map(|start| Some((*start, *self.runs.get(start)?)))
     }
 
-    /// The end of the last.
-    pub(super) fn end(&self) -> Option<u64> {
-        self.runs.last_key_value().map(|(_, end)| *end)
-    }
-
     /// The run, if there is exactly one.
     pub(super) fn only(&self) -> Option<(u64, u64)> {
         self.all().next().filter(|_| self.runs.len() == 1)

@@ -223,8 +223,13 @@ impl Held {
         }
     }
 
-    pub(super) fn unwritten_end(&self) -> Option<u64> {
-        self.writeback.as_ref().and_then(|held| held.unwritten_end())
+    /// The file is at least that long, also if the server loses what it has not made stable.
+    pub(super) fn end(&self) -> u64 {
+        self.writeback.as_ref().and_then(|held| held.end()).unwrap_or(0)
+    }
+
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.writeback.as_ref().is_some_and(|held| held.has_unwritten())
     }
 
     /// Bytes of memory.

@@ -55,13 +55,12 @@ impl OpenData {
 impl Fs {
     /// The size to be shown for `server`, the size on the server.
     pub(super) fn data_size(&self, node: &Node, server: u64) -> u64 {
-        let held = node.data_if_opened().and_then(|data| data.lock().unwritten_end());
-        held.map_or(server, |held| held.max(server))
+        node.data_if_opened().map_or(server, |data| data.lock().end().max(server))
     }
 
     /// Whether something is still to be written, so that the kernel must ask again before it shows attributes.
     pub(super) fn data_dirty(&self, node: &Node) -> bool {
-        node.data_if_opened().is_some_and(|data| data.lock().unwritten_end().is_some())
+        node.data_if_opened().is_some_and(|data| data.lock().has_unwritten())
     }
 
     /// Somebody else has changed the file: what was read before is not true any more.

@@ -61,9 +61,7 @@ impl Fs {
     pub(super) fn pump(&self, node: &Arc<Node>) {
         let Some(fs) = self.data.fs() else { return };
         loop {
-            // What is taken out here is not less held, so the sums stay.
-            let job = node.data().lock().next_job();
-            let Some((job, who)) = job else { return };
+            let Some((job, who)) = self.update(node, Held::next_job) else { return };
             tokio::spawn(run(fs.clone(), node.clone(), who, job));
         }
     }
@@ -118,12 +116,12 @@ async fn run(fs: Arc<Fs>, node: Arc<Node>, who: Arc<Credential>, job: Job) {
         Job::Write(write) => {
             let result = fs.send_write(&node, &who, &write).await;
             log(&node, "WRITE", result.as_ref().err());
-            fs.update(&node, |held: &mut Held| held.wrote(write.id, result, now()));
+            fs.update(&node, |held| held.wrote(write.id, result, now()));
         }
         Job::Commit(id) => {
             let result = fs.send_commit(&node, &who).await;
             log(&node, "COMMIT", result.as_ref().err());
-            fs.update(&node, |held: &mut Held| held.committed(id, result, now()));
+            fs.update(&node, |held| held.committed(id, result, now()));
         }
     }
     drop(permit);
