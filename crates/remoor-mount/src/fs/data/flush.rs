@@ -111,6 +111,7 @@ impl Fs {
                 break;
             }
             self.written(node).await;
+            tokio::task::yield_now().await;
         }
         SizeGate { fs: self, node, closed }
     }

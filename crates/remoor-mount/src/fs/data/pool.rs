@@ -40,6 +40,27 @@ struct Files {
     watched: bool,
 }
 
+/// What became of a file among those of which something is held.
+enum Kept {
+    Begins,
+    Ends,
+    Same,
+}
+
+impl Files {
+    fn keep(&mut self, node: &Arc<Node>, held: bool) -> Kept {
+        match held {
+            true if self.held.contains_key(&node.id) => Kept::Same,
+            true => {
+                self.held.insert(node.id, node.clone());
+                Kept::Begins
+            }
+            false if self.held.remove(&node.id).is_some() => Kept::Ends,
+            false => Kept::Same,
+        }
+    }
+}
+
 impl Default for Pool {
     fn default() -> Self {
         Self {
@@ -106,14 +127,18 @@ impl Fs {
     pub(super) fn update<R>(&self, node: &Arc<Node>, change: impl FnOnce(&mut Held) -> R) -> R {
         let mut files = lock(&self.data.files);
         let (result, sum) = file::update(node, change);
-        if sum.stable {
-            files.held.remove(&node.id);
-        } else {
-            files.held.entry(node.id).or_insert_with(|| node.clone());
-        }
+        let kept = files.keep(node, !sum.stable);
         let watch = !sum.stable && !files.watched;
         files.watched |= watch;
         drop(files);
+        match kept {
+            // A file looked up again must be the one whose data is held, though the kernel may have forgotten it.
+            Kept::Begins => {
+                self.nodes.again(node.id);
+            }
+            Kept::Ends => self.forget(node.id, 1),
+            Kept::Same => {}
+        }
         self.data.held.fetch_add(sum.after, Relaxed);
         self.data.held.fetch_sub(sum.before, Relaxed);
         if sum.after < sum.before {

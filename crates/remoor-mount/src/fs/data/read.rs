@@ -17,8 +17,8 @@ impl Fs {
     /// Reads `size` bytes at `offset` of an open file, whose flags are `flags` now; fewer only at the end of the file.
     /// The bytes are in parts, in order.
     ///
-    /// What is held here and not known to be stable on the server lies over what the server says. With O_DIRECT and
-    /// `noac` nothing is read ahead.
+    /// What is held here and not known to be stable on the server lies over what the server says. With O_DIRECT,
+    /// `noac` and `actimeo=0` nothing is read ahead.
     pub async fn read(
         self: &Arc<Self>,
         open: OpenId,
@@ -82,11 +82,12 @@ impl Fs {
         generation: u64,
         direct: bool,
     ) -> Vec<Part> {
-        if direct || !self.config.attribute_cache {
+        let keep = self.config.acregmax;
+        if direct || !self.config.attribute_cache || keep.is_zero() {
             return vec![Part::Now(start, end)];
         }
         let file_end = open.node.state().attributes.held().map_or(0, |attr| attr.size);
-        let (keep, rsize) = (self.config.acregmax, u64::from(self.limits.read));
+        let rsize = u64::from(self.limits.read);
         let ask = Ask { start, end, generation, now: now(), keep, file_end, rsize };
         let mut ahead = lock(&open.data.ahead);
         let parts = ahead.parts(&ask);

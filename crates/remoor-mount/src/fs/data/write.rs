@@ -84,6 +84,8 @@ impl Fs {
                 return;
             }
             self.stable(node).await;
+            // Others may have gone on writing: they get their turn, and then it is ours.
+            tokio::task::yield_now().await;
         }
     }
 
