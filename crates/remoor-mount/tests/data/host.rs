@@ -87,7 +87,11 @@ impl Host {
     }
 
     pub(crate) async fn mount_with(&self, config: Config) -> Mount {
-        let options = "noresvport,hard".parse().unwrap();
+        self.mount_as("hard", config).await
+    }
+
+    pub(crate) async fn mount_as(&self, options: &str, config: Config) -> Mount {
+        let options = format!("noresvport,{options}").parse().unwrap();
         let client = Client::connect(self.address, options).unwrap();
         let client = client.with_identity(&AuthSys::new("test", 0, 0));
         let path = match &self.export {

@@ -102,6 +102,15 @@ impl Fs {
             }
         }
     }
+
+    /// Data that cannot be written is dropped: the kernel must not show it any longer either. It is logged because nobody
+    /// may ever ask for the error: fsync and close do, and a process may end without either.
+    fn lost(&self, node: &Node, what: &str, error: Option<&Errno>) {
+        if let Some(error) = error {
+            tracing::warn!("{what} of file {} failed, its data is lost: {error}", node.fileid);
+            self.kernel.invalidate_data(node.id);
+        }
+    }
 }
 
 fn no_sense(ok: &WriteOk, write: &Write) -> Errno {
@@ -115,25 +124,18 @@ async fn run(fs: Arc<Fs>, node: Arc<Node>, who: Arc<Credential>, job: Job) {
     match job {
         Job::Write(write) => {
             let result = fs.send_write(&node, &who, &write).await;
-            log(&node, "WRITE", result.as_ref().err());
+            fs.lost(&node, "WRITE", result.as_ref().err());
             fs.update(&node, |held| held.wrote(write.id, result, now()));
         }
         Job::Commit(id) => {
             let result = fs.send_commit(&node, &who).await;
-            log(&node, "COMMIT", result.as_ref().err());
+            fs.lost(&node, "COMMIT", result.as_ref().err());
             fs.update(&node, |held| held.committed(id, result, now()));
         }
     }
     drop(permit);
     fs.pump(&node);
     node.data().progress.notify_waiters();
-}
-
-/// Nobody may ever ask for the error: fsync and close do, and a process may end without either.
-fn log(node: &Node, what: &str, error: Option<&Errno>) {
-    if let Some(error) = error {
-        tracing::warn!("{what} of file {} failed, its data is lost: {error}", node.fileid);
-    }
 }
 
 #[cfg(test)]
