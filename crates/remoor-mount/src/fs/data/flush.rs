@@ -124,8 +124,13 @@ impl Fs {
         }
     }
 
-    /// `open` was the last way to a file without a name: what was not written need not be.
+    /// `open` was the last way to a file without a name: what was not written need not be, unless the file has another
+    /// name.
     pub(in super::super) fn data_discard(&self, open: &OpenFile) {
+        let only = open.node.state().attributes.held().is_some_and(|attr| attr.nlink == 1);
+        if !only {
+            return self.data_release(open);
+        }
         self.update(&open.node, |held| held.truncate(0));
     }
 }
