@@ -1,6 +1,7 @@
 //! What is held of all files: bounds, and what is sent because of its age.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -38,27 +39,6 @@ struct Files {
     held: HashMap<NodeId, Arc<Node>>,
     /// Somebody looks after their age.
     watched: bool,
-}
-
-/// What became of a file among those of which something is held.
-enum Kept {
-    Begins,
-    Ends,
-    Same,
-}
-
-impl Files {
-    fn keep(&mut self, node: &Arc<Node>, held: bool) -> Kept {
-        match held {
-            true if self.held.contains_key(&node.id) => Kept::Same,
-            true => {
-                self.held.insert(node.id, node.clone());
-                Kept::Begins
-            }
-            false if self.held.remove(&node.id).is_some() => Kept::Ends,
-            false => Kept::Same,
-        }
-    }
 }
 
 impl Default for Pool {
@@ -127,17 +107,18 @@ impl Fs {
     pub(super) fn update<R>(&self, node: &Arc<Node>, change: impl FnOnce(&mut Held) -> R) -> R {
         let mut files = lock(&self.data.files);
         let (result, sum) = file::update(node, change);
-        let kept = files.keep(node, !sum.stable);
+        let ends = match sum.stable {
+            true => files.held.remove(&node.id).is_some(),
+            false => {
+                self.hold(&mut files, node);
+                false
+            }
+        };
         let watch = !sum.stable && !files.watched;
         files.watched |= watch;
         drop(files);
-        match kept {
-            // A file looked up again must be the one whose data is held, though the kernel may have forgotten it.
-            Kept::Begins => {
-                self.nodes.again(node.id);
-            }
-            Kept::Ends => self.forget(node.id, 1),
-            Kept::Same => {}
+        if ends {
+            self.forget(node.id, 1);
         }
         self.data.held.fetch_add(sum.after, Relaxed);
         self.data.held.fetch_sub(sum.before, Relaxed);
@@ -148,6 +129,15 @@ impl Fs {
             tokio::spawn(fs.watch_age());
         }
         result
+    }
+
+    /// Notes that something of a file is held. If it is looked up again it must be found, though the kernel may have
+    /// forgotten it meanwhile.
+    fn hold(&self, files: &mut Files, node: &Arc<Node>) {
+        if let Entry::Vacant(place) = files.held.entry(node.id) {
+            place.insert(node.clone());
+            self.nodes.again(node.id);
+        }
     }
 
     /// Lets tasks outlive the calls that begin them.
