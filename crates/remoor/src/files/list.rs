@@ -23,6 +23,7 @@ pub(super) struct Style {
     pub(super) human: bool,
     pub(super) json: bool,
     pub(super) unsorted: bool,
+    pub(super) recursive: bool,
     pub(super) names: Names,
     pub(super) zone: TimeZone,
 }
@@ -36,7 +37,7 @@ struct Line {
 /// What listing a directory came to, besides what was written.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
-    /// Directories in it, by name.
+    /// Directories in it, by name, if they are to be listed.
     pub(super) directories: Vec<Vec<u8>>,
     /// There were too many entries to sort all.
     pub(super) partly_sorted: bool,
@@ -60,7 +61,7 @@ impl Style {
                 write(std::mem::take(&mut kept))?;
             }
         }
-        kept.sort_by(|a, b| if sorts { a.name.cmp(&b.name) } else { std::cmp::Ordering::Equal });
+        kept.sort_by(|a, b| a.name.cmp(&b.name));
         write(kept)?;
         listed.directories.sort();
         Ok(listed)
@@ -68,13 +69,13 @@ impl Style {
 
     async fn line(&self, listing: &Listing, entry: EntryPlus, listed: &mut Listed) -> Result<Line> {
         let name = entry.name.0.to_vec();
-        if entry.attr.as_ref().is_some_and(|attr| attr.kind == FileType::Directory) {
-            listed.directories.push(name.clone());
-        }
-        if !self.long && !self.json {
+        if !self.long && !self.json && !self.recursive {
             return Ok(Line { text: [self.names.shown(&name), b"\n".to_vec()].concat(), name });
         }
         let object = listing.object(entry).await?;
+        if self.recursive && object.is_dir() {
+            listed.directories.push(name.clone());
+        }
         Ok(Line { text: self.shown(&object, &name).await?, name })
     }
 

@@ -67,12 +67,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         human: args.human_readable,
         json: args.json,
         unsorted: args.unsorted,
+        recursive: args.recursive,
         names: Names::of_stdout(),
         zone: TimeZone::system(),
     };
-    let (recursive, heads) = (args.recursive, !args.json && (args.recursive || urls.len() > 1));
+    let heads = !args.json && (args.recursive || urls.len() > 1);
     run_session(args.connection.patience(), async move |session: Arc<Session>| {
-        let mut lister = Lister { session: &session, style, recursive, heads, first: true };
+        let mut lister = Lister { session: &session, style, heads, first: true };
         for url in &urls {
             match lister.list(url).await {
                 Ok(()) | Err(Stop::Told) => {}
@@ -97,7 +98,6 @@ enum Stop {
 struct Lister<'a> {
     session: &'a Session,
     style: Style,
-    recursive: bool,
     /// Directories are told apart by a line before each.
     heads: bool,
     first: bool,
@@ -153,7 +153,7 @@ impl Lister<'_> {
                 dir.url
             ));
         }
-        Ok(if self.recursive { listed.directories } else { Vec::new() })
+        Ok(listed.directories)
     }
 
     fn outcome<T>(&self, outcome: Result<T, Output>) -> Result<T, Stop> {

@@ -27,7 +27,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Server {
     /// As it was asked for.
-    pub(crate) asked: ServerName,
+    pub(crate) asked: Arc<ServerName>,
     pub(crate) client: Client,
     /// For MOUNT, which may have a port of its own.
     mount_client: Client,
@@ -98,8 +98,12 @@ pub(crate) fn place(dir: &FileHandle, name: &[u8]) -> DirOp {
 
 impl Server {
     /// Connects, to the first address that answers within its share of `patience`.
-    pub(crate) async fn connect(name: &ServerName, patience: Duration, progress: &Progress) -> Result<Self> {
-        let (asked, mut name) = (name.clone(), name.clone());
+    pub(crate) async fn connect(
+        asked: &Arc<ServerName>,
+        patience: Duration,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let mut name = ServerName::clone(asked);
         if !name.range_given {
             name.options.reserved = may_bind_reserved();
         }
@@ -108,7 +112,7 @@ impl Server {
             Some(port) if port != name.port => reach(&name, port, patience, progress).await?,
             _ => client.clone(),
         };
-        Ok(Self { asked, client, mount_client })
+        Ok(Self { asked: asked.clone(), client, mount_client })
     }
 
     /// Mounts the export that `url` is in.

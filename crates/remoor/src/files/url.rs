@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use remoor_client::{OptionError, Options};
 use remoor_nfs::mnt::MAX_PATH;
@@ -16,7 +17,7 @@ const SCHEME: &[u8] = b"nfs://";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     /// Where the server is.
-    pub(crate) server: ServerName,
+    pub(crate) server: Arc<ServerName>,
     /// Components of its path, none of them empty, `.` or `..`.
     pub(crate) path: Vec<Vec<u8>>,
     /// The path ends with `/`: only a directory is meant.
@@ -81,7 +82,7 @@ impl Url {
         if path_of.iter().map(|part| part.len() + 1).sum::<usize>() > MAX_PATH {
             return Err(UrlError::Long(shown()));
         }
-        Ok(Self { server, directory: path.ends_with(b"/"), path: path_of })
+        Ok(Self { server: Arc::new(server), directory: path.ends_with(b"/"), path: path_of })
     }
 
     /// The same server's object at another path.
