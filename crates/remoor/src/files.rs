@@ -8,6 +8,7 @@ mod folder;
 mod item;
 mod list;
 pub(crate) mod ls;
+mod mnt;
 mod name;
 mod progress;
 pub(crate) mod put;
@@ -58,8 +59,8 @@ struct Writing {
 /// Exit codes of the commands.
 const EXIT_CODES: &str = "\
 A URL is nfs://SERVER[:PORT]/EXPORT/PATH[?OPTION&OPTION...]. Write %3F for ?, %25 for % and %XX for
-any other byte. Which part is the export is asked of the server. MOUNT is asked on the NFS port;
-?mountport=PORT names another. Only NFS version 3 over TCP is supported.
+any other byte. Which part is the export is asked of the server. MOUNT is looked for on the port of
+NFS, then where the portmapper says; ?mountport=PORT names it. Only NFS version 3 over TCP is there.
 
 Exit codes:
   0    done

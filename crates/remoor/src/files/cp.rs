@@ -25,10 +25,10 @@ use crate::Failure;
 /// .remoor-*.part, which is removed on failure and on Ctrl-C. If the server goes away meanwhile, the copy goes on where
 /// it was once the server is back.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = format!("{HELP}\n\n{EXIT_CODES}\n\n{EXAMPLES}"))]
+#[command(override_usage = "remoor cp [OPTIONS] SOURCE... DEST", after_long_help = format!("{HELP}\n\n{EXIT_CODES}\n\n{EXAMPLES}"))]
 pub(crate) struct Args {
     /// What to copy, and last where to: nfs:// URLs and local paths
-    #[arg(value_name = "SOURCE... DEST", num_args = 2.., required = true)]
+    #[arg(value_name = "PATH", num_args = 2.., required = true)]
     paths: Vec<OsString>,
     /// Copy directories with all that is in them, and symbolic links as links
     #[arg(short, long)]
@@ -44,8 +44,8 @@ pub(crate) struct Args {
 
 const HELP: &str = "\
 Several sources, or one and an existing directory, are copied into the directory. A file that exists
-is replaced and its permissions are kept; with -p they are the source's. Set-uid and set-gid bits and
-owners are not copied; hard links become files of their own. Holes of 64 KiB and more are kept.
+is replaced and its permissions are kept; with -p they are the source's. Set-uid and set-gid bits
+and owners are not copied; hard links become files of their own. Holes of 64 KiB and more are kept.
 Without -r a symbolic link named on the command line is followed. Devices, sockets and named pipes
 are left out, with exit code 1.
 

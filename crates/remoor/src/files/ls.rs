@@ -51,7 +51,8 @@ pub(crate) struct Args {
 const HELP: &str = "\
 Names are sorted by their bytes. Of a directory with more than 262144 entries the first that the
 server sends are sorted, and the others follow as they come, which is said. On a terminal, control
-characters and bytes that are no text are shown escaped (\\n, \\xff); a program gets names as they are.";
+characters and bytes that are no text are shown escaped (\\n, \\xff); a program gets names as they
+are.";
 
 const EXAMPLES: &str = "\
 Examples:

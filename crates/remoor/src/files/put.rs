@@ -22,10 +22,10 @@ use crate::Failure;
 ///
 /// The file appears under its name when standard input has ended and everything is on the server's stable storage.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = format!("{EXIT_CODES}\n\n{EXAMPLES}"))]
+#[command(override_usage = "remoor put [OPTIONS] [FILE] URL", after_long_help = format!("{EXIT_CODES}\n\n{EXAMPLES}"))]
 pub(crate) struct Args {
     /// Local file [default: standard input], then the URL of the file to write
-    #[arg(value_name = "[FILE] URL", num_args = 1..=2, required = true)]
+    #[arg(value_name = "PATH", num_args = 1..=2, required = true)]
     paths: Vec<OsString>,
     #[command(flatten)]
     writing: Writing,

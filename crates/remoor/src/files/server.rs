@@ -14,6 +14,7 @@ use remoor_rpc::net;
 use rustix::thread::{CapabilitySet, capabilities};
 use tokio::sync::watch;
 
+use super::mnt::Mounter;
 use super::name::escaped;
 use super::progress::Progress;
 use super::url::{ServerName, Url, join};
@@ -29,8 +30,7 @@ pub(crate) struct Server {
     /// As it was asked for.
     pub(crate) asked: Arc<ServerName>,
     pub(crate) client: Client,
-    /// For MOUNT, which may have a port of its own.
-    mount_client: Client,
+    mounter: Mounter,
 }
 
 /// An export that was mounted.
@@ -107,12 +107,9 @@ impl Server {
         if !name.range_given {
             name.options.reserved = may_bind_reserved();
         }
-        let client = reach(&name, name.port, patience, progress).await?;
-        let mount_client = match name.mount_port {
-            Some(port) if port != name.port => reach(&name, port, patience, progress).await?,
-            _ => client.clone(),
-        };
-        Ok(Self { asked: asked.clone(), client, mount_client })
+        let (client, address) = reach(&name, patience, progress).await?;
+        let mounter = Mounter::new(client.clone(), address, name.mount_port, name.options.reserved);
+        Ok(Self { asked: asked.clone(), client, mounter })
     }
 
     /// Mounts the export that `url` is in.
@@ -140,19 +137,13 @@ impl Server {
 
     async fn mnt(&self, path: &[Vec<u8>]) -> Result<Result<FileHandle, MountStat>> {
         let path = Bytes::from(join(path));
-        let res = self.mount_client.call::<mnt::Mnt>(path.into()).await;
-        let res = res.with_context(|| {
-            format!(
-                "cannot mount from {}: if MOUNT has a port of its own, name it with ?mountport=PORT",
-                self.asked
-            )
-        })?;
+        let res = self.mounter.call::<mnt::Mnt>(path.into()).await?;
         Ok(res.0.map(|ok| ok.handle))
     }
 
     /// What the server exports, as components.
     async fn exports(&self) -> Result<Vec<Vec<Vec<u8>>>> {
-        let list = self.mount_client.call::<mnt::Export>(()).await?;
+        let list = self.mounter.call::<mnt::Export>(()).await?;
         let components = |path: &Bytes| {
             let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
             parts.map(<[u8]>::to_vec).collect()
@@ -192,7 +183,7 @@ impl Server {
 
     /// Takes this client from the server's list of mounts, if the server is quick.
     pub(crate) async fn unmount(&self, path: &[Vec<u8>]) {
-        let unmount = self.mount_client.call::<mnt::Umnt>(Bytes::from(join(path)).into());
+        let unmount = self.mounter.call::<mnt::Umnt>(Bytes::from(join(path)).into());
         // The list is for people (RFC 1813 section 5.2.3): a server that keeps a stale line does not mind.
         let _ = tokio::time::timeout(GOODBYE, unmount).await;
     }
@@ -206,15 +197,15 @@ fn may_bind_reserved() -> bool {
 }
 
 /// A client of the first address that proves itself.
-async fn reach(name: &ServerName, port: u16, patience: Duration, progress: &Progress) -> Result<Client> {
-    let found = tokio::net::lookup_host((name.host.as_str(), port)).await;
+async fn reach(name: &ServerName, patience: Duration, progress: &Progress) -> Result<(Client, SocketAddr)> {
+    let found = tokio::net::lookup_host((name.host.as_str(), name.port)).await;
     let addresses: Vec<SocketAddr> =
         found.with_context(|| format!("cannot find the address of server {:?}", name.host))?.collect();
     let share = patience / addresses.len().max(1) as u32;
     let mut error = anyhow!("server {:?} has no address", name.host);
     for address in addresses {
         match reach_address(address, &name.options, share, progress).await {
-            Ok(client) => return Ok(client),
+            Ok(client) => return Ok((client, address)),
             Err(e) => error = e,
         }
     }
