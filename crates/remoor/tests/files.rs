@@ -129,9 +129,13 @@ fn names(dir: &Path) -> Vec<OsString> {
 
 /// Returns when `dir` has an entry that `wanted` wants.
 fn await_entry(dir: &Path, wanted: impl Fn(&OsStr) -> bool) {
+    await_that(|| names(dir).iter().any(|name| wanted(name)));
+}
+
+fn await_that(happened: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    while !names(dir).iter().any(|name| wanted(name)) {
-        assert!(Instant::now() < deadline, "{:?}", names(dir));
+    while !happened() {
+        assert!(Instant::now() < deadline, "it did not happen");
         std::thread::yield_now();
     }
 }
@@ -236,15 +240,17 @@ fn a_copy_goes_on_when_the_server_was_killed_and_comes_back() {
     let mut put = remoor(&["put", "--verify", &server.url("/file")]);
     let mut put = put.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = put.stdin.take().unwrap();
-    stdin.write_all(&data[..10 * MIB]).unwrap();
+    // Few enough that all can be on the way: nothing is read on while a dead server has too much to answer.
+    stdin.write_all(&data[..6 * MIB]).unwrap();
     await_entry(&server.export(), is_temporary);
+    let temporary = server.export().join(&names(&server.export())[0]);
+    await_that(|| fs::metadata(&temporary).unwrap().len() >= 4 * MIB as u64);
     server.kill();
     // What was written and not committed may be lost with the machine.
-    let temporary = server.export().join(&names(&server.export())[0]);
     File::options().write(true).open(temporary).unwrap().set_len(0).unwrap();
-    stdin.write_all(&data[10 * MIB..12 * MIB]).unwrap();
+    stdin.write_all(&data[6 * MIB..7 * MIB]).unwrap();
     server.restart();
-    stdin.write_all(&data[12 * MIB..]).unwrap();
+    stdin.write_all(&data[7 * MIB..]).unwrap();
     drop(stdin);
     let output = put.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
