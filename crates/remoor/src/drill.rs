@@ -19,6 +19,7 @@ use remoor_drill::run::{self, RunError, Setup};
 use remoor_drill::workload::WORKLOADS;
 use remoor_drill::{expect, namespace};
 
+pub(crate) use self::interrupt::hangup_is_ignored;
 use self::interrupt::remove_on_signal;
 use self::listing::listing;
 use self::progress::Progress;

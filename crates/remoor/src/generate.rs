@@ -131,6 +131,7 @@ mod tests {
             &["remoor", "remoor-drill"],
             &exports[..],
             &["remoor-serve", "remoor-exportfs", "remoor-status"],
+            &["remoor-ls", "remoor-cat", "remoor-cp", "remoor-put", "remoor-rm", "remoor-stat"],
         ];
         let wanted = wanted.concat().into_iter().map(|name| format!("{name}.1"));
         assert_eq!(names, wanted.chain([mount_page::NAME.to_owned()]).collect::<Vec<_>>());

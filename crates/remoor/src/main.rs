@@ -5,6 +5,7 @@ mod control;
 mod drill;
 mod exportfs;
 mod exports;
+mod files;
 mod generate;
 #[allow(dead_code, reason = "its checks are for the command that mounts")]
 mod mount_options;
@@ -33,6 +34,12 @@ enum Command {
     Serve(Box<serve::Args>),
     Exportfs(exportfs::Args),
     Status(status::Args),
+    Ls(files::ls::Args),
+    Cat(files::cat::Args),
+    Cp(files::cp::Args),
+    Put(files::put::Args),
+    Rm(files::rm::Args),
+    Stat(files::stat::Args),
 }
 
 /// How the log is written.
@@ -48,7 +55,8 @@ enum LogFormat {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for a drill: every case came out as predicted and nothing was lost
-  1  a drill's case came out otherwise; exports check --strict: there are warnings
+  1  a drill's case came out otherwise; exports check --strict: there are warnings; of several files
+     some could not be listed, copied or removed
   2  the command line, an option or a file is wrong
   3  it could not run here: a permission, a namespace, a port, a program or the running server is missing
 
@@ -94,6 +102,20 @@ fn run() -> Result<(), Failure> {
         Command::Serve(args) => start_log("info", args.log_format).and_then(|()| serve::run(&args)),
         Command::Exportfs(args) => exportfs::run(&args),
         Command::Status(args) => status::run(&args),
+        command => start_log("error", LogFormat::Text).and_then(|()| run_on_files(&command)),
+    }
+}
+
+/// The commands on a server's files.
+fn run_on_files(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Ls(args) => files::ls::run(args),
+        Command::Cat(args) => files::cat::run(args),
+        Command::Cp(args) => files::cp::run(args),
+        Command::Put(args) => files::put::run(args),
+        Command::Rm(args) => files::rm::run(args),
+        Command::Stat(args) => files::stat::run(args),
+        _ => Ok(()),
     }
 }
 
@@ -204,7 +226,7 @@ mod tests {
                 Command::Serve(args) => {
                     assert!(remoor_server::exports::Exports::from_args(&args.export).is_ok())
                 }
-                Command::Exportfs(_) | Command::Status(_) => {}
+                _ => {}
             }
         }
     }

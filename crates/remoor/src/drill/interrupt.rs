@@ -12,8 +12,7 @@ const REMOVALS: usize = 100;
 pub(super) fn remove_on_signal(dir: PathBuf) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGQUIT, SIGTERM])?;
-    // nohup(1) ignores it so that the drill goes on without its terminal.
-    if !ignores(&fs::read_to_string("/proc/self/status")?, SIGHUP) {
+    if !hangup_is_ignored() {
         signals.add_signal(SIGHUP)?;
     }
     thread::spawn(move || {
@@ -26,6 +25,12 @@ pub(super) fn remove_on_signal(dir: PathBuf) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// nohup(1) ignores SIGHUP so that a command goes on without its terminal.
+pub(crate) fn hangup_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignores(&status, signal_hook::consts::SIGHUP)
 }
 
 /// Whether a process with this /proc/PID/status ignores `signal`: bit n - 1 of SigIgn stands for signal n (proc(5)).
