@@ -18,6 +18,7 @@ mod bench;
 mod fio;
 mod fuzz;
 mod guest;
+mod mount;
 mod packages;
 mod report;
 mod suite;
@@ -71,6 +72,8 @@ enum Task {
 enum Whole {
     /// Compare this server with its peers on this machine: rates, CPU, memory, a slow disk. docs/benchmarking.md tells more.
     Server(bench::Arguments),
+    /// Compare this mount with its peers on the same servers: rates and CPU. docs/benchmarking.md tells more.
+    Mount(bench::mount::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -88,6 +91,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Guest { task } => guests(&task),
         Task::Gen => generate(),
         Task::Bench { whole: Some(Whole::Server(arguments)), .. } => bench::server(&arguments),
+        Task::Bench { whole: Some(Whole::Mount(arguments)), .. } => bench::mount::run(&arguments),
         Task::Bench { name, whole: None } => benches(name.as_deref()),
     }
 }

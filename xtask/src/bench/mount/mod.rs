@@ -1,0 +1,199 @@
+//! `cargo xtask bench mount`: this mount and its peers on the same server, in one run, under the same load.
+//!
+//! Every row begins on a mount of its own, so that nothing is cached on the client; the server's files are in memory.
+//! Clients take turns row by row, and ratios are taken within a round.
+
+mod outcome;
+mod rows;
+mod table;
+mod work;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::value_parser;
+
+use super::load::Tools;
+use super::progress;
+use crate::mount::client::{self, Client, Mounted};
+use crate::mount::place::{Servers, Which};
+use crate::mount::{build, sandbox};
+use outcome::{Cell, Column, Outcome};
+use rows::{ROWS, Row};
+use work::{Scale, Stage};
+
+/// A row that takes longer has hung: its client is killed, and with it every call that waits for it.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// What to compare, and how long.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    servers: Which,
+    /// Only these clients, by name; may be repeated
+    #[arg(long, value_name = "NAME")]
+    client: Vec<String>,
+    /// A further client: COMMAND is run by sh and mounts {server}:{export} at {dir}, in the foreground or not; {port}
+    /// and {mountport} are the server's, {source} is the exported directory itself; may be repeated
+    #[arg(long, value_name = "NAME=MOUNT-COMMAND", value_parser = client::parse)]
+    peer: Vec<Client>,
+    /// Only rows whose name contains NAME; may be repeated, or separated by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Rounds; every row runs on every client in each [default: 3, with --quick 1]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=100))]
+    rounds: Option<u16>,
+    /// One short round with a tenth of the files: to see that it works, not to judge by
+    #[arg(long)]
+    quick: bool,
+    /// Print every sample and the medians as JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Set when this runs in a sandbox.
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+impl Arguments {
+    fn rounds(&self) -> u16 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    fn scale(&self) -> Scale {
+        if self.quick {
+            Scale { file_mib: 64, files: 1_000, tree: 10_000, limit: Duration::from_secs(1) }
+        } else {
+            Scale { file_mib: 256, files: 10_000, tree: 100_000, limit: Duration::from_secs(4) }
+        }
+    }
+
+    fn chosen(&self) -> impl Iterator<Item = &'static Row> {
+        ROWS.iter().filter(|row| self.rows.is_empty() || self.rows.iter().any(|part| row.name.contains(part)))
+    }
+}
+
+/// Runs the comparison. What cannot be measured is told; a goal that is missed is no failure.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if !arguments.inside {
+        build(true)?;
+        return sandbox::enter();
+    }
+    sandbox::end_with_parent();
+    let outcomes = measure(arguments)?;
+    let text = if arguments.json { table::json(&outcomes)? } else { table::text(&outcomes) };
+    println!("{text}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Outcome>> {
+    let tools = Tools::built()?;
+    let clients = client::choose(&tools, &arguments.client, &arguments.peer)?;
+    let servers = Servers::start(&arguments.servers, &tools)?;
+    let mut outcomes: Vec<Outcome> =
+        servers.names().into_iter().map(|name| empty(name, arguments, &clients)).collect();
+    for round in 0..arguments.rounds() {
+        for row in arguments.chosen() {
+            for (n, outcome) in outcomes.iter_mut().enumerate() {
+                one_row(arguments, &servers, n, &clients, row, round, outcome);
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+fn empty(server: String, arguments: &Arguments, clients: &[Client]) -> Outcome {
+    let column = |client: &Client| Column { name: client.name.clone(), role: client.role, cells: Vec::new() };
+    let columns = clients.iter().map(column).collect();
+    Outcome { server, rounds: arguments.rounds(), columns, notes: Vec::new() }
+}
+
+fn one_row(
+    arguments: &Arguments,
+    servers: &Servers,
+    server: usize,
+    clients: &[Client],
+    row: &'static Row,
+    round: u16,
+    outcome: &mut Outcome,
+) {
+    // Whoever goes first finds the caches of the processor as another load left them.
+    for turn in 0..clients.len() {
+        let n = (turn + usize::from(round)) % clients.len();
+        let client = &clients[n];
+        progress(&format!("round {}: {} with {} on {}", round + 1, row.name, client.name, outcome.server));
+        match one_cell(arguments.scale(), servers, server, client, row, round) {
+            Ok(cell) => outcome.columns[n].cells.push(cell),
+            Err(e) => {
+                let note = format!("{} with {}: {e:#}", row.name, client.name);
+                if !outcome.notes.contains(&note) {
+                    outcome.notes.push(note);
+                }
+            }
+        }
+    }
+}
+
+fn one_cell(
+    scale: Scale,
+    servers: &Servers,
+    server: usize,
+    client: &Client,
+    row: &'static Row,
+    round: u16,
+) -> anyhow::Result<Cell> {
+    // A name that no server has seen, so that none remembers anything of it.
+    let index = ROWS.iter().position(|other| other.name == row.name).unwrap_or_default();
+    let name = format!("{}-{server}-{index}-{round}", client.name);
+    let native = servers.native().join(&name);
+    let mounted = servers.mount_point(server, client).join(&name);
+    fs::create_dir(&native).with_context(|| format!("cannot make {}", native.display()))?;
+    let stage = Stage { mounted, native: native.clone(), scale };
+    let cell = on_fresh_mount(&stage, servers, server, client, row, round);
+    remove(&native)?;
+    cell
+}
+
+fn remove(dir: &Path) -> anyhow::Result<()> {
+    fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))
+}
+
+fn on_fresh_mount(
+    stage: &Stage,
+    servers: &Servers,
+    server: usize,
+    client: &Client,
+    row: &'static Row,
+    round: u16,
+) -> anyhow::Result<Cell> {
+    row.prepare.map_or(Ok(()), |prepare| prepare(stage))?;
+    let mounted = servers.mount(server, client)?;
+    let cell = guarded(&mounted, || timed(stage, &mounted, row, round))?;
+    mounted.unmount()?;
+    Ok(cell)
+}
+
+fn timed(stage: &Stage, mounted: &Mounted, row: &'static Row, round: u16) -> anyhow::Result<Cell> {
+    row.warm.map_or(Ok(0), |warm| warm(stage)).context("while warming up")?;
+    let (cpu, began) = (mounted.cpu_seconds(), Instant::now());
+    let done = (row.run)(stage)?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Cell { row: row.name, round, done, seconds, cpu_seconds: mounted.cpu_seconds() - cpu })
+}
+
+/// Does something with a mount whose processes are killed if it takes too long; then every call on it fails.
+fn guarded<T>(mounted: &Mounted, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let (kill, (done, is_done)) = (mounted.killer(), mpsc::channel::<()>());
+    let guard = thread::spawn(move || {
+        let late = is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+        late.then(kill).is_some()
+    });
+    let result = work();
+    drop(done);
+    let killed = guard.join().unwrap_or_default();
+    if killed { result.with_context(|| format!("killed after {PATIENCE:?}")) } else { result }
+}
