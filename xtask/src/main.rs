@@ -56,6 +56,11 @@ enum Task {
         #[command(subcommand)]
         task: guest::Task,
     },
+    /// Test the mount: POSIX, random operations, long work, mounting and unmounting.
+    Mount {
+        #[command(subcommand)]
+        task: mount::Task,
+    },
     /// Write man pages and shell completions to target/gen.
     Gen,
     /// Run the benches of single crates, or those whose name contains NAME; or compare whole servers.
@@ -89,6 +94,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ci => Ok(suite::run(true)),
         Task::Fuzz { secs, target } => fuzz_only(secs, target.as_deref()),
         Task::Guest { task } => guests(&task),
+        Task::Mount { task } => mount::run(&task),
         Task::Gen => generate(),
         Task::Bench { whole: Some(Whole::Server(arguments)), .. } => bench::server(&arguments),
         Task::Bench { whole: Some(Whole::Mount(arguments)), .. } => bench::mount::run(&arguments),

@@ -6,7 +6,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -19,6 +20,8 @@ use crate::packages::has_program;
 
 /// Marks the processes of one mount; its value is the mounted directory and a number.
 const MARK: &str = "REMOOR_MOUNTED";
+/// This project's client.
+const SUBJECT: &str = "remoor";
 /// How long a mount may take until it is there.
 const START: Duration = Duration::from_secs(20);
 /// How long its processes may stay after it is gone.
@@ -40,7 +43,7 @@ pub(crate) fn known(tools: &Tools) -> Vec<Client> {
     let passthrough = tools.passthrough();
     vec![
         client(
-            "remoor",
+            SUBJECT,
             Role::Subject,
             format!(
                 "exec {} mount -f -o port={{port}},mountport={{mountport}},allow_other,default_permissions \
@@ -173,10 +176,24 @@ impl Mounted {
         }))
     }
 
-    /// What kills its processes from another thread.
-    pub(crate) fn killer(&self) -> impl Fn() + Send + use<> {
+    /// Does something on the mount, whose processes are killed if it takes longer than that; then every call on it fails.
+    pub(crate) fn guarded<T>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let (done, is_done) = mpsc::channel::<()>();
         let mark = self.mark.clone();
-        move || kill(&mark, Signal::KILL)
+        let guard = thread::spawn(move || {
+            let late = is_done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
+            late.then(|| kill(&mark, Signal::KILL)).is_some()
+        });
+        let result = work();
+        drop(done);
+        if guard.join().unwrap_or_default() {
+            bail!("it was not done within {patience:?}, so its client was killed");
+        }
+        result
     }
 
     /// Unmounts with umount(8), and waits until no process of it is left.
@@ -265,6 +282,16 @@ pub(crate) fn choose(tools: &Tools, names: &[String], more: &[Client]) -> anyhow
     Ok(all)
 }
 
+/// The clients of these names, or this project's; with `more`.
+pub(crate) fn choose_or_ours(
+    tools: &Tools,
+    names: &[String],
+    more: &[Client],
+) -> anyhow::Result<Vec<Client>> {
+    let ours = [SUBJECT.to_owned()];
+    choose(tools, if names.is_empty() { &ours } else { names }, more)
+}
+
 /// What makes all clients possible here.
 pub(crate) fn provide() -> anyhow::Result<()> {
     ensure!(Path::new("/dev/fuse").exists(), "/dev/fuse is missing (modprobe fuse): nothing can be mounted");
@@ -312,7 +339,7 @@ mod tests {
         assert!(vitals.rss_kib > 0 && vitals.fds >= 3 && vitals.threads == 1, "{vitals:?}");
         kill("test#1", Signal::KILL);
         assert!(!child.wait().unwrap().success());
-        assert_eq!(marked("test#1"), []);
+        assert!(marked("test#1").is_empty());
     }
 
     #[test]

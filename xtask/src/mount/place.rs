@@ -66,6 +66,14 @@ impl Servers {
         &self.site.work
     }
 
+    /// Open descriptors of all servers.
+    pub(crate) fn descriptors(&self) -> usize {
+        let of = |server: &Running| {
+            std::fs::read_dir(format!("/proc/{}/fd", server.pid())).map_or(0, Iterator::count)
+        };
+        self.all.iter().map(of).sum()
+    }
+
     /// Mounts the export of server number `n`.
     pub(crate) fn mount(&self, n: usize, client: &Client) -> anyhow::Result<Mounted> {
         let number = self.mounts.replace(self.mounts.get() + 1);

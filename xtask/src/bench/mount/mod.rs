@@ -11,8 +11,6 @@ mod work;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,7 +20,8 @@ use super::load::Tools;
 use super::progress;
 use crate::mount::client::{self, Client, Mounted};
 use crate::mount::place::{Servers, Which};
-use crate::mount::{build, sandbox};
+use crate::mount::{build, in_sandbox};
+use crate::report::Counts;
 use outcome::{Cell, Column, Outcome};
 use rows::{ROWS, Row};
 use work::{Scale, Stage};
@@ -54,9 +53,6 @@ pub(crate) struct Arguments {
     /// Print every sample and the medians as JSON instead of tables
     #[arg(long)]
     json: bool,
-    /// Set when this runs in a sandbox.
-    #[arg(long, hide = true)]
-    inside: bool,
 }
 
 impl Arguments {
@@ -79,15 +75,15 @@ impl Arguments {
 
 /// Runs the comparison. What cannot be measured is told; a goal that is missed is no failure.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if !arguments.inside {
-        build(true)?;
-        return sandbox::enter();
-    }
-    sandbox::end_with_parent();
+    let again: Vec<_> = std::env::args_os().skip(1).collect();
+    in_sandbox(&again, || build(true), || compare(arguments)).map(|_| ExitCode::SUCCESS)
+}
+
+fn compare(arguments: &Arguments) -> anyhow::Result<Counts> {
     let outcomes = measure(arguments)?;
     let text = if arguments.json { table::json(&outcomes)? } else { table::text(&outcomes) };
     println!("{text}");
-    Ok(ExitCode::SUCCESS)
+    Ok(Counts::default())
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Outcome>> {
@@ -96,10 +92,12 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Outcome>> {
     let servers = Servers::start(&arguments.servers, &tools)?;
     let mut outcomes: Vec<Outcome> =
         servers.names().into_iter().map(|name| empty(name, arguments, &clients)).collect();
+    let able: Vec<Vec<bool>> =
+        outcomes.iter_mut().enumerate().map(|(n, outcome)| try_all(&servers, n, &clients, outcome)).collect();
     for round in 0..arguments.rounds() {
         for row in arguments.chosen() {
             for (n, outcome) in outcomes.iter_mut().enumerate() {
-                one_row(arguments, &servers, n, &clients, row, round, outcome);
+                one_row(arguments, &servers, n, &clients, &able[n], row, round, outcome);
             }
         }
     }
@@ -112,11 +110,25 @@ fn empty(server: String, arguments: &Arguments, clients: &[Client]) -> Outcome {
     Outcome { server, rounds: arguments.rounds(), columns, notes: Vec::new() }
 }
 
+/// Mounts once with each client. One that cannot is left out, which is told once.
+fn try_all(servers: &Servers, server: usize, clients: &[Client], outcome: &mut Outcome) -> Vec<bool> {
+    let mut works = |client: &Client| {
+        let tried = servers.mount(server, client).and_then(Mounted::unmount);
+        if let Err(error) = &tried {
+            outcome.notes.push(format!("{} is not measured: {error:#}", client.name));
+        }
+        tried.is_ok()
+    };
+    clients.iter().map(&mut works).collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "a cell is one of each of these")]
 fn one_row(
     arguments: &Arguments,
     servers: &Servers,
     server: usize,
     clients: &[Client],
+    able: &[bool],
     row: &'static Row,
     round: u16,
     outcome: &mut Outcome,
@@ -125,6 +137,9 @@ fn one_row(
     for turn in 0..clients.len() {
         let n = (turn + usize::from(round)) % clients.len();
         let client = &clients[n];
+        if !able[n] {
+            continue;
+        }
         progress(&format!("round {}: {} with {} on {}", round + 1, row.name, client.name, outcome.server));
         match one_cell(arguments.scale(), servers, server, client, row, round) {
             Ok(cell) => outcome.columns[n].cells.push(cell),
@@ -172,7 +187,7 @@ fn on_fresh_mount(
 ) -> anyhow::Result<Cell> {
     row.prepare.map_or(Ok(()), |prepare| prepare(stage))?;
     let mounted = servers.mount(server, client)?;
-    let cell = guarded(&mounted, || timed(stage, &mounted, row, round))?;
+    let cell = mounted.guarded(PATIENCE, || timed(stage, &mounted, row, round))?;
     mounted.unmount()?;
     Ok(cell)
 }
@@ -183,17 +198,4 @@ fn timed(stage: &Stage, mounted: &Mounted, row: &'static Row, round: u16) -> any
     let done = (row.run)(stage)?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Cell { row: row.name, round, done, seconds, cpu_seconds: mounted.cpu_seconds() - cpu })
-}
-
-/// Does something with a mount whose processes are killed if it takes too long; then every call on it fails.
-fn guarded<T>(mounted: &Mounted, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let (kill, (done, is_done)) = (mounted.killer(), mpsc::channel::<()>());
-    let guard = thread::spawn(move || {
-        let late = is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
-        late.then(kill).is_some()
-    });
-    let result = work();
-    drop(done);
-    let killed = guard.join().unwrap_or_default();
-    if killed { result.with_context(|| format!("killed after {PATIENCE:?}")) } else { result }
 }

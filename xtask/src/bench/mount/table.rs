@@ -35,8 +35,8 @@ fn columns(outcome: &Outcome, name: &str, cells: &[String], goals: &[String]) ->
 }
 
 fn rates(outcome: &Outcome, text: &mut String) {
-    let what = "MiB/s of streams, thousands per second, or seconds; remoor's speed by that of";
-    line(text, &format!("\nServer {}, median of {} rounds: {what}", outcome.server, outcome.rounds)[..]);
+    line(text, &format!("\nServer {}, median of {} rounds", outcome.server, outcome.rounds));
+    line(text, "MiB/s of streams, thousands per second, or seconds; on the right remoor's speed by that of");
     let names: Vec<String> = outcome.columns.iter().map(|column| column.name.clone()).collect();
     line(text, &columns(outcome, "", &names, &[MEASURE.into(), "passthrough".into()]));
     for row in measured(outcome) {
