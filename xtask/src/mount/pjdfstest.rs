@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -138,15 +138,14 @@ fn everywhere(servers: &Servers, clients: &[Client]) -> anyhow::Result<Vec<Run>>
 fn one(servers: &Servers, place: String, listed_as: Vec<String>, dir: &Path) -> anyhow::Result<Run> {
     progress(&format!("pjdfstest: {place}"));
     let began = Instant::now();
-    let name = format!("pjdfstest-{}", place.replace(' ', "-"));
-    let verdicts = suite(servers.work(), dir, &name).with_context(|| place.clone())?;
+    let verdicts = suite(servers.work(), dir).with_context(|| place.clone())?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Run { place, listed_as, seconds, verdicts })
 }
 
 /// Runs the suite in a new directory below `dir`; `work` is for its configuration.
-fn suite(work: &Path, dir: &Path, name: &str) -> anyhow::Result<Verdicts> {
-    let (configuration, other, dir) = (work.join("pjdfstest.toml"), work.join("other"), dir.join(name));
+fn suite(work: &Path, dir: &Path) -> anyhow::Result<Verdicts> {
+    let (configuration, other, dir) = (work.join("pjdfstest.toml"), work.join("other"), free_name(dir));
     fs::write(&configuration, CONFIGURATION).context("cannot write pjdfstest's configuration")?;
     second_file_system(&other)?;
     fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -162,6 +161,11 @@ fn suite(work: &Path, dir: &Path, name: &str) -> anyhow::Result<Verdicts> {
     // What a failed case left may be impossible to remove.
     let _ = fs::remove_dir_all(&dir);
     Ok(told)
+}
+
+/// A short one: see [`Servers::mount_point`].
+fn free_name(dir: &Path) -> PathBuf {
+    (0..).map(|n| dir.join(format!("p{n}"))).find(|path| !path.exists()).unwrap_or_else(|| dir.join("p"))
 }
 
 /// For the cases of EXDEV.

@@ -83,7 +83,8 @@ impl Servers {
 
     /// Where that is mounted.
     pub(crate) fn mount_point(&self, n: usize, client: &Client) -> PathBuf {
-        self.site.work.join("mnt").join(format!("{}-{}", client.name, self.names()[n]))
+        // Beside the exported directory, because the path of a socket has at most 107 bytes (unix(7)) and tests make some.
+        self.site.dir.with_file_name("mnt").join(format!("{}-{}", client.name, self.names()[n]))
     }
 
     fn target(&self, n: usize) -> Target {
