@@ -202,6 +202,13 @@ impl Running {
         }
     }
 
+    /// SIGKILL, as a crash ends it.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("cannot kill the server")?;
+        self.child.wait().context("cannot wait for the server")?;
+        Ok(())
+    }
+
     /// Where it serves MOUNT.
     pub(crate) fn mount_port(&self) -> u16 {
         if self.peer.mount_port { self.port + TO_MOUNT_PORT } else { self.port }
@@ -227,6 +234,9 @@ impl Drop for Running {
 
 /// Ends a process that this one started: asks, waits, and insists.
 pub(crate) fn end(child: &mut Child) {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // It may have ended already.
         let _ = kill_process(pid, Signal::TERM);

@@ -66,6 +66,14 @@ impl Servers {
         &self.site.work
     }
 
+    /// Kills server number `n` and starts it again, with the same port, state and export.
+    pub(crate) fn restart(&mut self, n: usize) -> anyhow::Result<()> {
+        self.all[n].kill()?;
+        let peer = self.all[n].peer.clone();
+        self.all[n] = Running::serve(peer, n, &self.site).context("cannot start the server again")?;
+        Ok(())
+    }
+
     /// Open descriptors of all servers.
     pub(crate) fn descriptors(&self) -> usize {
         let of = |server: &Running| {

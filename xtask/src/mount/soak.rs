@@ -1,10 +1,12 @@
-//! `cargo xtask mount soak`: many programs work on the mount for a long time. None may fail or read anything but what was
-//! written, and what the mount's processes hold must not grow without end.
+//! `cargo xtask mount soak`: many programs work on the mount for a long time, while the server may be killed and started
+//! again. None may fail or read anything but what was written, and what the mount's processes hold must not grow without
+//! end.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -124,6 +126,9 @@ pub(crate) struct Options {
     /// Minutes with each client on each server
     #[arg(long, value_name = "M", default_value_t = 30, value_parser = value_parser!(u64).range(1..))]
     minutes: u64,
+    /// Kill the server with SIGKILL and start it again so many times meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=1000))]
+    restarts: u32,
     /// Print every sample as JSON
     #[arg(long)]
     json: bool,
@@ -143,6 +148,7 @@ struct Done {
 #[derive(Debug, Serialize)]
 struct Outcome {
     place: String,
+    restarts: u32,
     jobs: Vec<Done>,
     samples: Vec<Vitals>,
     /// Why it failed; none, and it has not.
@@ -153,7 +159,7 @@ struct Outcome {
 pub(super) fn run(options: &Options) -> anyhow::Result<Counts> {
     let tools = Tools::built()?;
     let clients = client::choose_or_ours(&tools, &options.client, &options.peer)?;
-    let servers = Servers::start(&options.servers, &tools)?;
+    let mut servers = Servers::start(&options.servers, &tools)?;
     let tree = servers.work().join("tree");
     make_tree(&tree)?;
     let mut counts = Counts::default();
@@ -161,7 +167,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Counts> {
         for (n, server) in servers.names().iter().enumerate() {
             let place = format!("{} on {server}", client.name);
             let mounted = servers.mount(n, client)?;
-            let outcome = soak(&mounted, place, &tree, Duration::from_mins(options.minutes))?;
+            let site = Site { mounted: &mounted, tree: &tree, place };
+            let outcome = soak(site, options, || servers.restart(n))?;
             mounted.unmount()?;
             counts += Counts::of(outcome.failures.is_empty());
             show(&outcome, options.json)?;
@@ -179,20 +186,65 @@ fn make_tree(tree: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn soak(mounted: &Mounted, place: String, tree: &Path, time: Duration) -> anyhow::Result<Outcome> {
-    let until = Instant::now() + time;
+/// Where the jobs work.
+struct Site<'a> {
+    mounted: &'a Mounted,
+    tree: &'a Path,
+    /// For messages.
+    place: String,
+}
+
+fn soak(
+    site: Site<'_>,
+    options: &Options,
+    restart: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<Outcome> {
+    let time = Duration::from_mins(options.minutes);
+    let clock = Clock::new(time, options.restarts);
     let all: Vec<Mutex<Done>> = JOBS.iter().map(|job| Mutex::new(Done::of(job))).collect();
-    let samples = mounted.guarded(time + PATIENCE, || {
+    let stop = AtomicBool::new(false);
+    let samples = site.mounted.guarded(time + PATIENCE, || {
         thread::scope(|scope| {
             for (job, done) in JOBS.iter().zip(&all) {
-                scope.spawn(move || again_and_again(job, &mounted.dir, tree, until, done));
+                let (dir, tree, until) = (&site.mounted.dir, site.tree, clock.until);
+                let stop = &stop;
+                let goes_on = move || Instant::now() < until && !stop.load(Ordering::Relaxed);
+                scope.spawn(move || again_and_again(job, dir, tree, goes_on, done));
             }
-            sample(mounted, &place, until, &all)
+            let samples = sample(&site, clock, &all, restart);
+            stop.store(true, Ordering::Relaxed);
+            samples
         })
     })?;
     let jobs: Vec<Done> = all.iter().map(|done| lock(done).clone()).collect();
     let failures = judge(&jobs, &samples);
-    Ok(Outcome { place, jobs, samples, failures })
+    Ok(Outcome { place: site.place, restarts: options.restarts, jobs, samples, failures })
+}
+
+/// When it ends, and when the server is killed: at even intervals, and not at the end.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    until: Instant,
+    interval: Duration,
+    next: Option<Instant>,
+}
+
+impl Clock {
+    fn new(time: Duration, restarts: u32) -> Self {
+        let (now, interval) = (Instant::now(), time / (restarts + 1));
+        Self { until: now + time, interval, next: (restarts > 0).then(|| now + interval) }
+    }
+
+    /// Whether the server is to be killed now.
+    fn strikes(&mut self, now: Instant) -> bool {
+        let strikes = self.next.is_some_and(|next| next <= now);
+        if strikes {
+            // Less than half an interval before the end there is no other.
+            let next = self.next.map(|next| next + self.interval);
+            self.next = next.filter(|next| *next + self.interval / 2 < self.until);
+        }
+        strikes
+    }
 }
 
 /// What a panic of another thread left is as good as any.
@@ -201,22 +253,26 @@ fn lock(done: &Mutex<Done>) -> std::sync::MutexGuard<'_, Done> {
 }
 
 fn sample(
-    mounted: &Mounted,
-    place: &str,
-    until: Instant,
+    site: &Site<'_>,
+    mut clock: Clock,
     all: &[Mutex<Done>],
+    mut restart: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Vitals>> {
     let (mut samples, mut told) = (Vec::new(), Instant::now());
-    while Instant::now() < until {
-        let now = mounted.vitals()?;
+    while Instant::now() < clock.until {
+        let now = site.mounted.vitals()?;
         samples.push(now);
+        if clock.strikes(Instant::now()) {
+            progress(&format!("{}: killing the server and starting it again", site.place));
+            restart()?;
+        }
         if told.elapsed() >= TELL {
             told = Instant::now();
             let rounds: u64 = all.iter().map(|done| lock(done).rounds).sum();
-            let left = until.saturating_duration_since(told).as_secs().div_ceil(60);
-            progress(&format!("{place}: {rounds} rounds, {} MiB, {left} min left", now.rss_kib >> 10));
+            let left = clock.until.saturating_duration_since(told).as_secs().div_ceil(60);
+            progress(&format!("{}: {rounds} rounds, {} MiB, {left} min left", site.place, now.rss_kib >> 10));
         }
-        thread::sleep(SAMPLE.min(until.saturating_duration_since(Instant::now())));
+        thread::sleep(SAMPLE.min(clock.until.saturating_duration_since(Instant::now())));
     }
     Ok(samples)
 }
@@ -237,10 +293,10 @@ impl Done {
     }
 }
 
-fn again_and_again(job: &Job, mounted: &Path, tree: &Path, until: Instant, done: &Mutex<Done>) {
+fn again_and_again(job: &Job, mounted: &Path, tree: &Path, goes_on: impl Fn() -> bool, done: &Mutex<Done>) {
     let index = JOBS.iter().position(|other| other.name == job.name).unwrap_or_default();
     let mut round = 0;
-    while Instant::now() < until {
+    while goes_on() {
         round += 1;
         let dir = mounted.join(format!("job{index}-{round}"));
         let result = in_directory(job, &dir, tree, round);
@@ -315,7 +371,8 @@ fn show(outcome: &Outcome, as_json: bool) -> anyhow::Result<()> {
 
 fn text(outcome: &Outcome) -> String {
     let verdict = if outcome.failures.is_empty() { "ok" } else { "FAILED" };
-    let mut lines = vec![format!("\n{}, {} samples: {verdict}", outcome.place, outcome.samples.len())];
+    let Outcome { place, samples, restarts, .. } = outcome;
+    let mut lines = vec![format!("\n{place}, {} samples, {restarts} restarts: {verdict}", samples.len())];
     lines.push(format!("{:<14}{:>8}{:>12}{:>12}{:>8}", "", "least", "2nd quarter", "4th quarter", "most"));
     for kind in &KINDS {
         let figures: Vec<u64> = outcome.samples.iter().map(kind.of).collect();
@@ -360,12 +417,24 @@ mod tests {
     }
 
     #[test]
+    fn the_server_is_killed_as_often_as_asked_for() {
+        for restarts in [0, 1, 3, 20] {
+            let time = Duration::from_secs(600);
+            let mut clock = Clock::new(time, restarts);
+            let began = clock.until - time;
+            let strikes = (0..600).filter(|n| clock.strikes(began + Duration::from_secs(*n))).count();
+            assert_eq!(strikes, restarts as usize);
+        }
+    }
+
+    #[test]
     fn tables_fit_a_hundred_columns() {
         let jobs = JOBS.iter().map(Done::of).collect();
-        let outcome = Outcome { place: "x".into(), jobs, samples: samples(|n| n), failures: vec![] };
+        let outcome =
+            Outcome { place: "x".into(), restarts: 2, jobs, samples: samples(|n| n), failures: vec![] };
         let text = text(&outcome);
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-        assert!(text.contains('█') && text.contains("x, 80 samples: ok"), "{text}");
+        assert!(text.contains('█') && text.contains("x, 80 samples, 2 restarts: ok"), "{text}");
     }
 
     #[test]
