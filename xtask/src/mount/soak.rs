@@ -87,7 +87,10 @@ test ! -e f
 test \"$(cat <&3)\" = \"kept $n\"
 exec 3<&-",
     },
-    Job { name: "mapped memory (fsx)", script: "\"$tools/fsx\" -q -S $n -N 1500 -P /tmp file; rm file*" },
+    Job {
+        name: "mapped memory (fsx)",
+        script: "\"$tools/fsx\" -q -S $n -N 1500 -P \"$tree/..\" file; rm file",
+    },
     Job {
         name: "git",
         script: "

@@ -61,10 +61,11 @@ impl Arguments {
     }
 
     fn scale(&self) -> Scale {
+        let again = Duration::from_millis(if self.quick { 250 } else { 1_000 });
         if self.quick {
-            Scale { file_mib: 64, files: 1_000, tree: 10_000, limit: Duration::from_secs(1) }
+            Scale { file_mib: 64, files: 1_000, tree: 10_000, limit: Duration::from_secs(1), again }
         } else {
-            Scale { file_mib: 256, files: 10_000, tree: 100_000, limit: Duration::from_secs(4) }
+            Scale { file_mib: 256, files: 10_000, tree: 100_000, limit: Duration::from_secs(4), again }
         }
     }
 

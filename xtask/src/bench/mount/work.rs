@@ -35,6 +35,8 @@ pub(crate) struct Scale {
     pub(crate) tree: usize,
     /// What can be ended early is, after this time.
     pub(crate) limit: Duration,
+    /// What may take no time at all is done again and again for this long.
+    pub(crate) again: Duration,
 }
 
 /// One directory, twice: through the mount, and where the server has it.
@@ -131,10 +133,10 @@ pub(crate) fn read_stream(stage: &Stage) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-/// Opens and reads the whole file again and again for a part of the time, because once may take no time at all.
+/// Opens and reads the whole file, again and again.
 pub(crate) fn read_again(stage: &Stage) -> anyhow::Result<u64> {
     let (mut bytes, began) = (0, Instant::now());
-    while bytes == 0 || began.elapsed() < stage.scale.limit / 4 {
+    while bytes == 0 || began.elapsed() < stage.scale.again {
         bytes += read_once(stage)?;
     }
     Ok(bytes)
@@ -300,7 +302,13 @@ pub(crate) mod tests {
     pub(crate) fn stage(name: &str) -> Stage {
         let dir = std::env::temp_dir().join(format!("remoor-xtask-{}-{name}/stage", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let scale = Scale { file_mib: 2, files: 20, tree: 1100, limit: Duration::from_secs(60) };
+        let scale = Scale {
+            file_mib: 2,
+            files: 20,
+            tree: 1100,
+            limit: Duration::from_secs(60),
+            again: Duration::ZERO,
+        };
         Stage { mounted: dir.clone(), native: dir, scale }
     }
 
