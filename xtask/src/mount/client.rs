@@ -22,6 +22,9 @@ use crate::packages::has_program;
 const MARK: &str = "REMOOR_MOUNTED";
 /// This project's client.
 const SUBJECT: &str = "remoor";
+/// Descriptors that the passthrough may open: more than there are files in any row. Without CAP_SYS_RESOURCE it has to
+/// do with less.
+const PASSTHROUGH_FILES: u32 = 500_000;
 /// How long a mount may take until it is there.
 const START: Duration = Duration::from_secs(20);
 /// How long its processes may stay after it is gone.
@@ -46,7 +49,7 @@ pub(crate) fn known(tools: &Tools) -> Vec<Client> {
             SUBJECT,
             Role::Subject,
             format!(
-                "exec {} mount -f -o port={{port}},mountport={{mountport}},allow_other,default_permissions \
+                "exec {} mount -o port={{port}},mountport={{mountport}},allow_other,default_permissions \
                  {{server}}:{{export}} {{dir}}",
                 remoor.display()
             ),
@@ -62,8 +65,9 @@ pub(crate) fn known(tools: &Tools) -> Vec<Client> {
         client(
             "passthrough",
             Role::Ceiling,
+            // It holds a descriptor of every file that the kernel knows.
             format!(
-                "exec {} -f -o source={{source}},cache=always,allow_other,default_permissions {{dir}}",
+                "ulimit -n {PASSTHROUGH_FILES} 2>/dev/null || ulimit -n $(ulimit -H -n); exec {} -f -o source={{source}},cache=always,allow_other,default_permissions {{dir}}",
                 passthrough.display()
             ),
         ),
