@@ -234,16 +234,18 @@ fn kill(mark: &str, signal: Signal) {
     }
 }
 
-/// Processes with this mark. Zombies have no environment.
+/// Processes with this mark, of all that this process sees: in a sandbox, few.
 fn marked(mark: &str) -> Vec<u32> {
-    let entry = format!("{MARK}={mark}");
-    let has_it = |pid: &u32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes())
-    };
     let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(has_it).collect()
+    pids.filter(|pid| has_mark(*pid, mark)).collect()
+}
+
+/// Zombies have no environment, so they have none.
+fn has_mark(pid: u32, mark: &str) -> bool {
+    let entry = format!("{MARK}={mark}");
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes())
 }
 
 /// Whether a file system is mounted at this very directory: proc_pid_mountinfo(5).
@@ -305,6 +307,8 @@ pub(crate) fn provide() -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -330,20 +334,25 @@ mod tests {
         assert!(!has_mount(text, Path::new("/run/mnt")) && !has_mount(text, Path::new("/run/mnt/ab")));
     }
 
+    // Only of the child, because reading of another process may wait for whatever that waits for.
     #[test]
-    fn processes_are_found_by_their_mark_and_their_cost_is_read() {
-        let mut child = Command::new("sleep").arg("60").env(MARK, "test#1").spawn().unwrap();
-        // The environment is the new one only once the program is loaded.
-        let began = Instant::now();
-        while marked("test#1") != [child.id()] && began.elapsed() < START {
-            sleep(PAUSE);
-        }
-        assert_eq!(marked("test#1"), [child.id()]);
+    fn a_process_is_known_by_its_mark_and_its_cost_is_read() {
+        let mut child = Command::new("cat")
+            .env(MARK, "test#1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Once it answers, its program is loaded and its environment is its own.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        assert!(has_mark(child.id(), "test#1") && !has_mark(child.id(), "test"));
+        assert!(!has_mark(std::process::id(), "test#1"));
         let vitals = vitals_of(child.id()).unwrap();
         assert!(vitals.rss_kib > 0 && vitals.fds >= 3 && vitals.threads == 1, "{vitals:?}");
-        kill("test#1", Signal::KILL);
+        child.kill().unwrap();
         assert!(!child.wait().unwrap().success());
-        assert!(marked("test#1").is_empty());
+        assert!(!has_mark(child.id(), "test#1"));
     }
 
     #[test]
