@@ -300,7 +300,8 @@ pub(crate) mod tests {
 
     /// A stage in a new directory, with nothing between the two sides.
     pub(crate) fn stage(name: &str) -> Stage {
-        let dir = std::env::temp_dir().join(format!("remoor-xtask-{}-{name}/stage", std::process::id()));
+        // A tmpfs (shm_open(3)), where fsync waits for nothing.
+        let dir = PathBuf::from(format!("/dev/shm/remoor-xtask-{}-{name}/stage", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let scale = Scale {
             file_mib: 2,
