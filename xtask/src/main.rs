@@ -18,6 +18,7 @@ mod bench;
 mod fio;
 mod fuzz;
 mod guest;
+mod mount;
 mod packages;
 mod report;
 mod suite;
@@ -55,6 +56,11 @@ enum Task {
         #[command(subcommand)]
         task: guest::Task,
     },
+    /// Test the mount: POSIX, random operations, long work, mounting and unmounting.
+    Mount {
+        #[command(subcommand)]
+        task: mount::Task,
+    },
     /// Write man pages and shell completions to target/gen.
     Gen,
     /// Run the benches of single crates, or those whose name contains NAME; or compare whole servers.
@@ -71,6 +77,8 @@ enum Task {
 enum Whole {
     /// Compare this server with its peers on this machine: rates, CPU, memory, a slow disk. docs/benchmarking.md tells more.
     Server(bench::Arguments),
+    /// Compare this mount with its peers on the same servers: rates and CPU. docs/benchmarking.md tells more.
+    Mount(bench::mount::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -86,8 +94,10 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ci => Ok(suite::run(true)),
         Task::Fuzz { secs, target } => fuzz_only(secs, target.as_deref()),
         Task::Guest { task } => guests(&task),
+        Task::Mount { task } => mount::run(&task),
         Task::Gen => generate(),
         Task::Bench { whole: Some(Whole::Server(arguments)), .. } => bench::server(&arguments),
+        Task::Bench { whole: Some(Whole::Mount(arguments)), .. } => bench::mount::run(&arguments),
         Task::Bench { name, whole: None } => benches(name.as_deref()),
     }
 }

@@ -43,6 +43,12 @@ fn growth(server: &Running, connections: usize) -> anyhow::Result<u64> {
     Ok(server.rss_kib()?.saturating_sub(before))
 }
 
+/// Whether something answers calls there; what a call of another program is answered with has the length of a reply
+/// to NULL.
+pub(crate) fn answers(port: u16) -> anyhow::Result<()> {
+    served(port).map(drop)
+}
+
 fn served(port: u16) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("cannot connect")?;
     stream.set_read_timeout(Some(PATIENCE))?;

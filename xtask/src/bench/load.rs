@@ -14,6 +14,8 @@ use crate::cargo;
 
 /// The peer that crates.io has, its version, and its program.
 const NFS3_SERVER: [&str; 2] = ["cargo-nfs3-server", "0.2.3"];
+/// libfuse's passthrough over its low-level interface.
+const PASSTHROUGH: &str = "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c";
 /// A load that takes so many seconds longer than it should has hung.
 const PATIENCE_SECS: f64 = 60.0;
 /// Files that READDIRPLUS lists.
@@ -89,6 +91,26 @@ impl Tools {
         if !command.arg(self.dir.join("peers")).status().is_ok_and(|status| status.success()) {
             progress(&format!("cargo install {package} failed: it is not measured"));
         }
+    }
+
+    /// The ceiling of mounts: libfuse's example, built from the source that Debian's libfuse3-dev has.
+    pub(crate) fn build_passthrough(&self) -> anyhow::Result<()> {
+        std::fs::create_dir_all(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
+        let to = self.passthrough();
+        let flags = ["-O2", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-I/usr/include/fuse3"];
+        let files = ["-o", &to.to_string_lossy(), PASSTHROUGH, "-lfuse3", "-lpthread"];
+        system("cc", &[&flags[..], &files[..]].concat())
+            .context("the passthrough needs a C compiler and Debian's libfuse3-dev")
+    }
+
+    pub(crate) fn passthrough(&self) -> PathBuf {
+        self.dir.join("passthrough_ll")
+    }
+
+    /// The peer of mounts: below the target directory, or on the path.
+    pub(crate) fn fuse_nfs(&self) -> PathBuf {
+        let own = self.dir.join("peers/bin/fuse-nfs");
+        if own.exists() { own } else { "fuse-nfs".into() }
     }
 
     pub(crate) fn remoor(&self) -> PathBuf {

@@ -6,11 +6,12 @@
 //! can be compared, so ratios are taken within a round, and the median over the rounds is what is told.
 
 mod idle;
-mod load;
+pub(crate) mod load;
+pub(crate) mod mount;
 mod outcome;
 mod rows;
-mod server;
-mod site;
+pub(crate) mod server;
+pub(crate) mod site;
 mod slow;
 mod table;
 
@@ -184,20 +185,20 @@ fn run_load(
 }
 
 /// Shows what happens now, on standard error so that standard output holds only the result.
-fn progress(text: &str) {
+pub(crate) fn progress(text: &str) {
     // Without a standard error there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "bench: {text}");
 }
 
 /// A command that gets SIGTERM when this process ends, however that ends.
-fn bound_to_this(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn bound_to_this(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(program);
     command
 }
 
 /// Runs a command of the system and fails with its output.
-fn system(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn system(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let output = Command::new(program).args(arguments).output();
     let output = output.with_context(|| format!("cannot run {program}"))?;
     let told = String::from_utf8_lossy(&output.stderr);

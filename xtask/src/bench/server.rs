@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::idle;
 use super::load::{self, ENTRIES, QUICK_ENTRIES, Tools};
 use super::rows::Client;
 use super::site::Site;
@@ -168,24 +169,44 @@ impl Running {
         let entries = if arguments.quick { QUICK_ENTRIES } else { ENTRIES };
         load::make_entries(&place.dir.join(&peer.name).join("entries"), entries)?;
         open_to_all(&place.dir.join(&peer.name))?;
-        let child = place.spawn(&peer.launch)?;
-        let export = peer.export.clone().unwrap_or_else(|| place.dir.clone());
-        let mut running = Self { peer, port: place.port, export, child };
-        running.wait_until_it_serves(tools, arguments).with_context(|| place.last_words())?;
+        let mut running = Self::spawn(peer, &place)?;
+        let loaded = |this: &Self| tools.run(Client::Libnfs, this, arguments, &["--secs", "0.01"], "null:1");
+        running.wait_until(|this| loaded(this).map(drop)).with_context(|| place.last_words())?;
         Ok(running)
     }
 
-    fn wait_until_it_serves(&mut self, tools: &Tools, arguments: &Arguments) -> anyhow::Result<()> {
+    /// Starts the `n`th server without files for loads, and returns once both its ports answer.
+    pub(crate) fn serve(peer: Peer, n: usize, site: &Site) -> anyhow::Result<Self> {
+        let place = Place::make(&peer.name, n, site)?;
+        let mut running = Self::spawn(peer, &place)?;
+        let answers = |this: &Self| [this.port, this.mount_port()].into_iter().try_for_each(idle::answers);
+        running.wait_until(answers).with_context(|| place.last_words())?;
+        Ok(running)
+    }
+
+    fn spawn(peer: Peer, place: &Place) -> anyhow::Result<Self> {
+        let child = place.spawn(&peer.launch)?;
+        let export = peer.export.clone().unwrap_or_else(|| place.dir.clone());
+        Ok(Self { peer, port: place.port, export, child })
+    }
+
+    fn wait_until(&mut self, serves: impl Fn(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            let told = tools.run(Client::Libnfs, self, arguments, &["--secs", "0.01"], "null:1");
-            let Err(why) = told else { return Ok(()) };
+            let Err(why) = serves(self) else { return Ok(()) };
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended with {status}");
             }
             ensure!(began.elapsed() < START, "it did not serve within {START:?}: {why:#}");
             sleep(PAUSE);
         }
+    }
+
+    /// SIGKILL, as a crash ends it.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("cannot kill the server")?;
+        self.child.wait().context("cannot wait for the server")?;
+        Ok(())
     }
 
     /// Where it serves MOUNT.
@@ -212,7 +233,10 @@ impl Drop for Running {
 }
 
 /// Ends a process that this one started: asks, waits, and insists.
-pub(super) fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // It may have ended already.
         let _ = kill_process(pid, Signal::TERM);
@@ -227,7 +251,7 @@ pub(super) fn end(child: &mut Child) {
     let _ = child.kill().and_then(|()| child.wait());
 }
 
-fn rss_in(status: &str) -> Option<u64> {
+pub(crate) fn rss_in(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()
 }

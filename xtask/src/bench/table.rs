@@ -9,7 +9,7 @@ use super::outcome::{Figure, Goal, Outcome};
 use super::rows::{LOADS, Row, Unit};
 
 /// Widest line.
-const COLUMNS: usize = 100;
+pub(super) const COLUMNS: usize = 100;
 /// Width of the column of names, and of the goals.
 const NAME: usize = 25;
 const GOAL: usize = 9;
@@ -28,7 +28,7 @@ pub(crate) fn text(outcome: &Outcome) -> String {
     text
 }
 
-fn line(text: &mut String, line: &str) {
+pub(super) fn line(text: &mut String, line: &str) {
     // Writing to a string does not fail.
     let _ = writeln!(text, "{}", line.trim_end());
 }
@@ -78,7 +78,7 @@ fn goal(goal: Option<Goal>) -> String {
     goal.map_or_else(String::new, |goal| format!("{:.2}{}", goal.ratio, if goal.met { " ok" } else { " --" }))
 }
 
-fn figure(value: Option<f64>) -> String {
+pub(super) fn figure(value: Option<f64>) -> String {
     match value {
         Some(value) if value >= 100.0 => format!("{value:.0}"),
         Some(value) if value >= 10.0 => format!("{value:.1}"),

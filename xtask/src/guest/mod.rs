@@ -24,7 +24,7 @@ mod kernel;
 mod machine;
 mod power;
 mod restart;
-mod sandbox;
+pub(crate) mod sandbox;
 mod service;
 
 use std::ffi::OsString;

@@ -16,12 +16,13 @@ use crate::report::Counts;
 const INSIDE: &str = "REMOOR_GUEST_COUNTS";
 
 /// Whether this process is in a sandbox.
-pub(super) fn inside() -> bool {
+pub(crate) fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
 /// Runs this program again with these arguments in a sandbox, and returns what it counted.
-pub(super) fn enter(arguments: &[OsString]) -> anyhow::Result<Counts> {
+pub(crate) fn enter(arguments: &[OsString]) -> anyhow::Result<Counts> {
+    fs::create_dir_all(cache()).with_context(|| format!("cannot make {}", cache().display()))?;
     let left = cache().join(format!("counts-{}", std::process::id()));
     // By the time it is called again, cargo may have replaced it.
     let program = cache().join(format!("xtask-{}", std::process::id()));
@@ -43,7 +44,7 @@ pub(super) fn enter(arguments: &[OsString]) -> anyhow::Result<Counts> {
 /// Ends this process when the one outside does, however that ended. The first process of a namespace ignores the signals
 /// by which others end, so that an interrupted scenario would go on; standard input is a pipe that only the one outside
 /// holds.
-pub(super) fn end_with_parent() {
+pub(crate) fn end_with_parent() {
     thread::spawn(|| {
         // Nothing is ever written to it: any answer is the end.
         let _ = io::stdin().read(&mut [0]);
@@ -52,7 +53,7 @@ pub(super) fn end_with_parent() {
 }
 
 /// Leaves the counts for the process outside.
-pub(super) fn leave(counts: Counts) -> anyhow::Result<()> {
+pub(crate) fn leave(counts: Counts) -> anyhow::Result<()> {
     let file = std::env::var_os(INSIDE).context("this is no sandbox")?;
     let Counts { passed, failed, skipped } = counts;
     Ok(fs::write(file, format!("{passed} {failed} {skipped}"))?)
