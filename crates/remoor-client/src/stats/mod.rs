@@ -81,8 +81,8 @@ impl Row {
     fn snapshot(&self, row: usize) -> Procedure {
         let (program, name) = names(row);
         Procedure {
-            program,
-            name,
+            program: program.into(),
+            name: name.into(),
             calls: self.calls.load(Relaxed),
             answered: self.answered.load(Relaxed),
             errors: self.errors.load(Relaxed),
@@ -142,8 +142,8 @@ impl Stats {
         let in_flight = self.flights.list().into_iter().map(|(row, micros)| {
             let (program, name) = names(row);
             InFlight {
-                program,
-                name,
+                program: program.into(),
+                name: name.into(),
                 age_secs: age.saturating_sub(Duration::from_micros(micros)).as_secs_f64(),
             }
         });
