@@ -101,8 +101,8 @@ In /etc/fstab, with a link /sbin/mount.remoor to this program:
   server:/srv/data  /mnt  remoor  resvport,rebind=fresh,_netdev,nofail  0  0
   server:/srv/data  /mnt  remoor  noresvport,_netdev,bg                 0  0
 
-The first comes back from a fresh reserved port, and works with exports that are `secure`. The second
-comes back from a fresh port above 1023, needs no privilege, and an export that is `insecure`.
+The first comes back from a fresh reserved port, and works with exports that are `secure`. The
+second comes back from a fresh port above 1023: it needs no privilege, but an `insecure` export.
 
 `remoor status` shows what a mount does, also while its server is away. An ordinary user needs the
 package fuse3, and noresvport. A mount whose process was killed is removed with umount -l.";

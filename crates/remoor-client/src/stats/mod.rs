@@ -274,8 +274,8 @@ mod tests {
         let (answered, refused) = (stats.begin::<v3::Read>(), stats.begin::<v3::Read>());
         let (failed, given_up) = (stats.begin::<v3::Read>(), stats.begin::<v3::Read>());
         assert_eq!(
-            (told().in_flight_calls, told().in_flight.len(), told().in_flight[0].name),
-            (4, 4, "READ")
+            (told().in_flight_calls, told().in_flight.len(), told().in_flight[0].name.clone()),
+            (4, 4, "READ".into())
         );
         answered.answered(100, true);
         refused.answered(50, false);
