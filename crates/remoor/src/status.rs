@@ -48,11 +48,11 @@ Examples:
   remoor status --watch
   remoor status --node a --json
 
-Received and sent are the server's, or the mount's. Latencies are from a whole call to its reply: half
-and 99 % of the calls took no longer than the bounds under median and 99 %; those of a mount include
-what its calls waited for a connection. An export's calls are counted from when its file system was
-opened. The same numbers, and histograms, are at /metrics where `remoor serve --metrics` or
-`remoor mount --metrics` says.
+Received and sent are the server's, or the mount's. Latencies are from a whole call to its reply:
+half and 99 % of the calls took no longer than the bounds under median and 99 %; those of a mount
+include what its calls waited for a connection. An export's calls are counted from when its file
+system was opened. The same numbers, and histograms, are at /metrics where `remoor serve --metrics`
+or `remoor mount --metrics` says.
 
 With --json, what the server tells is beside the list `mounts`; a mount that does not answer has
 `error`.
