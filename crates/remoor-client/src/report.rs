@@ -194,7 +194,7 @@ impl Report {
         self.standing.set_ready(connected);
         let counters = machine.counters();
         let mut told = self.standing.told();
-        told.state = name(machine.state());
+        told.state = name(machine.state()).into();
         told.source_port = machine.port();
         told.attempts = counters.attempts;
         told.reconnects = counters.moves;

@@ -20,20 +20,29 @@ pub(crate) struct Target {
     /// Name of the server's node, as its --node says [default: the host's name]
     #[arg(long, value_name = "NAME", help_heading = "Server", conflicts_with = "control")]
     node: Option<String>,
-    /// Seconds to wait for the server
+    /// Seconds to wait for an answer
     #[arg(long, value_name = "SECS", default_value_t = 10, help_heading = "Server", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
 
 impl Target {
+    /// Whether the user says which server.
+    pub(crate) fn is_named(&self) -> bool {
+        self.control.is_some() || self.node.is_some()
+    }
+
+    /// How long to wait for an answer.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
     /// The server's answer. What it refuses is a failure.
     pub(crate) fn ask(&self, request: &Request) -> Result<Answer, Failure> {
         let path = match &self.control {
             Some(path) => path.clone(),
             None => default_socket(self.node.as_deref())?,
         };
-        let patience = Duration::from_secs(self.timeout);
-        match call(&path, request, patience).map_err(|e| Failure::Cannot(anyhow!("{e}")))? {
+        match call(&path, request, self.patience()).map_err(|e| Failure::Cannot(anyhow!("{e}")))? {
             Answer::Error { usage: true, message } => Err(Failure::Usage(anyhow!(message))),
             Answer::Error { message, .. } => Err(Failure::Cannot(anyhow!(message))),
             answer => Ok(answer),

@@ -179,7 +179,7 @@ mod tests {
         let cli = Cli::try_parse_from(words).map_err(|e| e.to_string())?;
         match cli.args.requests() {
             Ok(requests) => Ok(requests),
-            Err(Failure::Usage(e) | Failure::Cannot(e)) => Err(e.to_string()),
+            Err(Failure::Usage(e) | Failure::Cannot(e) | Failure::Exit(_, e)) => Err(e.to_string()),
             Err(Failure::Case) => Err("case".to_owned()),
         }
     }

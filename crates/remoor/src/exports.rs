@@ -418,6 +418,7 @@ mod tests {
             Err(Failure::Case) => 1,
             Err(Failure::Usage(_)) => 2,
             Err(Failure::Cannot(_)) => 3,
+            Err(Failure::Exit(code, _)) => code,
         }
     }
 

@@ -7,7 +7,7 @@ mod exportfs;
 mod exports;
 mod files;
 mod generate;
-#[allow(dead_code, reason = "its checks are for the command that mounts")]
+mod mount;
 mod mount_options;
 mod serve;
 mod state_dir;
@@ -30,6 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Drill(drill::Args),
+    Mount(Box<mount::Args>),
     Exports(exports::Args),
     Serve(Box<serve::Args>),
     Exportfs(exportfs::Args),
@@ -60,6 +61,8 @@ Exit codes:
   2  the command line, an option or a file is wrong
   3  it could not run here: a permission, a namespace, a port, a program or the running server is missing
 
+remoor mount has the exit codes of mount(8), which its --help tells.
+
 Logs go to standard error; RUST_LOG sets their level, for example RUST_LOG=debug.";
 
 /// How a subcommand ends, besides success.
@@ -70,6 +73,8 @@ enum Failure {
     Usage(anyhow::Error),
     /// Not possible here.
     Cannot(anyhow::Error),
+    /// With a code of its own, as `remoor mount` has them.
+    Exit(u8, anyhow::Error),
 }
 
 impl Failure {
@@ -83,20 +88,26 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
+    if let Some(name) = mount::helper::called_as() {
+        return mount::helper::main(&name);
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Case) => ExitCode::from(1),
         Err(Failure::Usage(error)) => complain(&error, 2),
         Err(Failure::Cannot(error)) => complain(&error, 3),
+        Err(Failure::Exit(code, error)) => complain(&error, code),
     }
 }
 
 fn run() -> Result<(), Failure> {
-    let matches = Cli::command().subcommand(generate::command()).get_matches();
+    let parsed = Cli::command().subcommand(generate::command()).try_get_matches();
+    let matches = parsed.unwrap_or_else(|error| misunderstood(&error));
     if let Some((generate::NAME, matches)) = matches.subcommand() {
         return generate::run(matches);
     }
     match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
+        Command::Mount(args) => mount::run(*args),
         Command::Drill(args) => start_log("warn", LogFormat::Text).and_then(|()| drill::run(&args)),
         Command::Exports(args) => start_log("error", LogFormat::Text).and_then(|()| exports::run(&args)),
         Command::Serve(args) => start_log("info", args.log_format).and_then(|()| serve::run(&args)),
@@ -117,6 +128,16 @@ fn run_on_files(command: &Command) -> Result<(), Failure> {
         Command::Stat(args) => files::stat::run(args),
         _ => Ok(()),
     }
+}
+
+/// Ends with what is wrong with the command line, or with help. `remoor mount` has the exit codes of mount(8).
+fn misunderstood(error: &clap::Error) -> ! {
+    let is_mount = std::env::args_os().nth(1).is_some_and(|command| command == "mount");
+    if !(is_mount && error.use_stderr()) {
+        error.exit();
+    }
+    let _ = error.print();
+    std::process::exit(mount::exit::USAGE.into());
 }
 
 #[allow(clippy::print_stderr, reason = "the one place that tells a person why the command ended")]

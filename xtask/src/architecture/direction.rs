@@ -9,6 +9,7 @@ use super::{Violation, read, shown};
 /// The crates, lowest first. A crate may depend on those before it.
 pub const ORDER: &[&str] = &[
     "remoor-skip",
+    "remoor-control",
     "remoor-rpc",
     "remoor-nfs",
     "remoor-flow",

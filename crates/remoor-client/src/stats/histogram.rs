@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Bucket 0 counts times under 1 µs, bucket `i` those from 2^(i-1) µs up to 2^i µs; the last has all beyond, from 76 h on.
 pub const BUCKETS: usize = 40;
@@ -38,7 +38,7 @@ impl Histogram {
 }
 
 /// How long calls of one procedure took, from the call to its reply, waiting for a connection included.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// Half of the calls took at most this, microseconds; interpolated within its bucket.
     pub p50_us: f64,

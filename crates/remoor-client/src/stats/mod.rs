@@ -81,8 +81,8 @@ impl Row {
     fn snapshot(&self, row: usize) -> Procedure {
         let (program, name) = names(row);
         Procedure {
-            program,
-            name,
+            program: program.into(),
+            name: name.into(),
             calls: self.calls.load(Relaxed),
             answered: self.answered.load(Relaxed),
             errors: self.errors.load(Relaxed),
@@ -142,8 +142,8 @@ impl Stats {
         let in_flight = self.flights.list().into_iter().map(|(row, micros)| {
             let (program, name) = names(row);
             InFlight {
-                program,
-                name,
+                program: program.into(),
+                name: name.into(),
                 age_secs: age.saturating_sub(Duration::from_micros(micros)).as_secs_f64(),
             }
         });
@@ -274,8 +274,8 @@ mod tests {
         let (answered, refused) = (stats.begin::<v3::Read>(), stats.begin::<v3::Read>());
         let (failed, given_up) = (stats.begin::<v3::Read>(), stats.begin::<v3::Read>());
         assert_eq!(
-            (told().in_flight_calls, told().in_flight.len(), told().in_flight[0].name),
-            (4, 4, "READ")
+            (told().in_flight_calls, told().in_flight.len(), told().in_flight[0].name.clone()),
+            (4, 4, "READ".into())
         );
         answered.answered(100, true);
         refused.answered(50, false);

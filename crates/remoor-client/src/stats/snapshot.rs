@@ -1,12 +1,14 @@
 //! What a client tells of itself. Every field has its unit in its name or its description; the shape is that of the
 //! JSON.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 pub use super::histogram::Latency;
 
 /// A client at one moment. Made from memory alone: no server is asked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The server's name, as it was given.
     pub server: String,
@@ -27,10 +29,10 @@ pub struct Snapshot {
 }
 
 /// One connection of a client, as its machine has it.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Connection {
     /// `idle`, `connecting`, `proving`, `backing-off`, `ready`, `suspect`, `draining` or `failed`.
-    pub state: &'static str,
+    pub state: Cow<'static, str>,
     /// False from "server not responding" to "server OK".
     pub responding: bool,
     /// Address and port of the server that carries the calls, or that was tried last.
@@ -62,12 +64,12 @@ pub struct Connection {
 }
 
 /// One procedure.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Procedure {
     /// `NFS` or `MOUNT`; `other` for anything else.
-    pub program: &'static str,
+    pub program: Cow<'static, str>,
     /// Its name as in its RFC.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Calls made.
     pub calls: u64,
     /// Calls that were answered with a result, whatever its status.
@@ -87,18 +89,18 @@ pub struct Procedure {
 }
 
 /// A call that is not answered yet.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InFlight {
     /// Its program.
-    pub program: &'static str,
+    pub program: Cow<'static, str>,
     /// Its procedure.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Seconds since it was made.
     pub age_secs: f64,
 }
 
 /// A connection's calls went to another.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reconnect {
     /// Milliseconds since 1970.
     pub unix_ms: u64,

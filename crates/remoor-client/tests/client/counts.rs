@@ -29,7 +29,7 @@ async fn calls_bytes_and_times_are_counted_by_procedure() {
     }
     client.lookup(&root, b"none").await.unwrap_err();
     let (read, write) = (procedure(&client, "READ"), procedure(&client, "WRITE"));
-    assert_eq!((read.program, read.calls, read.answered, read.errors), ("NFS", 3, 3, 0));
+    assert_eq!((&*read.program, read.calls, read.answered, read.errors), ("NFS", 3, 3, 0));
     assert_eq!(read.latency.buckets.iter().sum::<u64>(), 3);
     assert!(read.received_bytes > 15_000 && read.sent_bytes < 1000, "{read:?}");
     assert!(write.sent_bytes > 5000 && write.received_bytes < 1000, "{write:?}");
@@ -50,7 +50,7 @@ async fn a_reconnect_is_told_with_ports_reason_and_what_was_sent_again() {
     assert_eq!((reconnect.from_port, reconnect.to_port), moves.lock().unwrap()[0]);
     assert!(!reconnect.reason.is_empty() && reconnect.attempts > 0, "{reconnect:?}");
     let connection = &told.connections[0];
-    assert_eq!((connection.state, connection.responding), ("ready", true));
+    assert_eq!((&*connection.state, connection.responding), ("ready", true));
     assert_eq!((connection.source_port, connection.reconnects), (Some(reconnect.to_port), 1));
     let json = serde_json::to_value(&told).unwrap();
     assert_eq!(json["reconnects"][0]["to_port"], reconnect.to_port);
@@ -73,7 +73,7 @@ async fn hung() -> (TcpListener, Client, tokio::task::JoinHandle<String>) {
 async fn a_snapshot_of_a_hung_server_shows_the_calls_it_owes() {
     let (_listener, client, call) = hung().await;
     let told = client.snapshot();
-    assert_eq!((told.in_flight_calls, told.in_flight[0].name), (1, "GETATTR"));
+    assert_eq!((told.in_flight_calls, &*told.in_flight[0].name), (1, "GETATTR"));
     assert!(told.in_flight[0].age_secs >= 0.0);
     assert_ne!(told.connections[0].state, "ready");
     call.abort();

@@ -52,7 +52,9 @@ fn every_bit(kind: FileType) -> u32 {
 impl Fs {
     /// Everything the server grants `who` on `node`, as kept or asked.
     pub(crate) async fn granted(&self, node: &Node, who: &Credential) -> Result<u32, Errno> {
-        match self.known_grant(node, who) {
+        let known = self.known_grant(node, who);
+        self.counters.access.count(known.is_some());
+        match known {
             Some(granted) => Ok(granted),
             None => self.ask_access(node, who).await,
         }
@@ -94,7 +96,7 @@ impl Fs {
     /// EACCES unless `who` may search `dir`. The kernel asks no permission of us before a lookup, and a name kept for
     /// one user must not be told to another.
     pub(crate) async fn may_search(&self, dir: &Node, who: &Credential) -> Result<(), Errno> {
-        if !self.config.several_users || self.open_to_all(dir) {
+        if !self.config().several_users || self.open_to_all(dir) {
             return Ok(());
         }
         match self.granted(dir, who).await? & access::LOOKUP {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use remoor_client::{CallError, Client};
 use remoor_nfs::v3::{self, Fattr, FileHandle, MAX_IO, NfsStat, OnFile, Res, WccData};
 use remoor_rpc::program::Procedure;
@@ -19,6 +20,7 @@ use super::open::Opens;
 use super::silly::{Journal, Unique};
 use super::{Config, Credential, Fs, Kernel, Lacks, Limits, MAX_NAME, ROOT};
 use crate::errno::Errno;
+use crate::status::Counters;
 
 /// First and longest wait before an operation that was answered with NFS3ERR_JUKEBOX is tried again.
 const JUKEBOX: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -66,7 +68,8 @@ impl Fs {
             questions: AtomicU64::new(1),
             unique: Unique::new(),
             client,
-            config,
+            config: ArcSwap::from_pointee(config),
+            counters: Counters::default(),
             limits,
             kernel,
         };
@@ -102,7 +105,7 @@ impl Fs {
             if reply.status() != NfsStat::Jukebox {
                 return Ok(reply);
             }
-            if self.config.patience.is_some_and(|patience| now() - since + wait > patience) {
+            if self.config().patience.is_some_and(|patience| now() - since + wait > patience) {
                 return Err(Errno::from(NfsStat::Jukebox));
             }
             tokio::time::sleep(wait).await;
@@ -137,7 +140,7 @@ impl Fs {
 
     /// The rules by which attributes of `node` are kept.
     pub(crate) fn keep(&self, node: &Node) -> Keep {
-        Keep::of(&self.config, node.kind)
+        Keep::of(&self.config(), node.kind)
     }
 
     /// A reply to a question asked at `asked` told attributes of `node`.

@@ -33,8 +33,8 @@ impl Fs {
             let valid = state.attributes.fresh(now()).map(|(_, left)| left).unwrap_or_default();
             (state.attributes.held().cloned().ok_or(Errno::IO)?, valid)
         };
-        attr.uid = self.config.uid.unwrap_or(attr.uid);
-        attr.gid = self.config.gid.unwrap_or(attr.gid);
+        attr.uid = self.config().uid.unwrap_or(attr.uid);
+        attr.gid = self.config().gid.unwrap_or(attr.gid);
         if node.state().silly.is_some() {
             attr.nlink = attr.nlink.saturating_sub(1);
         }
@@ -46,6 +46,7 @@ impl Fs {
     /// Asks for the attributes of `node` unless they are known and fresh.
     pub(crate) async fn fresh_attributes(&self, node: &Node, who: &Credential) -> Result<(), Errno> {
         let fresh = node.state().attributes.fresh(now()).is_some();
+        self.counters.attributes.count(fresh);
         if fresh { Ok(()) } else { self.ask_attributes(node, who).await }
     }
 
@@ -97,7 +98,7 @@ impl Fs {
         if let (Some(gate), Some(size)) = (gate, size) {
             gate.set(size);
         }
-        if mode.is_some() && node.is_dir() && self.config.several_users {
+        if mode.is_some() && node.is_dir() && self.config().several_users {
             self.ask_about_names(node);
         }
         Ok(())

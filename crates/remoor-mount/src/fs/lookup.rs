@@ -104,14 +104,19 @@ impl Fs {
     /// As [`Fs::lookup`], of one who may search `dir`.
     pub(crate) async fn look_up(&self, dir: &Node, name: &[u8], who: &Credential) -> Result<Lookup, Errno> {
         match self.known_name(dir, name) {
-            Some(None) => return Ok(Lookup::Missing { valid: self.name_valid(dir, None, false) }),
+            Some(None) => {
+                self.counters.names.hit(1);
+                return Ok(Lookup::Missing { valid: self.name_valid(dir, None, false) });
+            }
             Some(Some(id)) => {
                 if let Some(entry) = self.known_entry(dir, id, who).await? {
+                    self.counters.names.hit(1);
                     return Ok(Lookup::Found(entry));
                 }
             }
             None => {}
         }
+        self.counters.names.miss(1);
         self.ask_name(dir, name, who).await
     }
 
@@ -120,7 +125,7 @@ impl Fs {
         let state = dir.state();
         state.attributes.fresh(now())?;
         let known = state.names.as_ref()?.get(name)?;
-        let usable = match self.config.lookup_cache {
+        let usable = match self.config().lookup_cache {
             LookupCache::All => true,
             LookupCache::Positive => known.is_some(),
             LookupCache::None => false,
@@ -215,12 +220,12 @@ impl Fs {
     /// attributes are kept. Where the directory may not be searched by all it must ask each time, because it does not
     /// ask about permission.
     pub(crate) fn name_valid(&self, dir: &Node, asked: Option<Stamp>, found: bool) -> Duration {
-        let kept = match self.config.lookup_cache {
+        let kept = match self.config().lookup_cache {
             LookupCache::All => true,
             LookupCache::Positive => found,
             LookupCache::None => false,
         };
-        if !kept || self.config.several_users && !self.open_to_all(dir) {
+        if !kept || self.config().several_users && !self.open_to_all(dir) {
             return Duration::ZERO;
         }
         let state = dir.state();

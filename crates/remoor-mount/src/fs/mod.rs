@@ -14,6 +14,7 @@
 //! | `names` | making, removing and renaming |
 //! | [`open`] | open files |
 //! | [`directory`] | reading directories |
+//! | `control` | what the command around the mount sees and changes |
 //! | [`silly`] | files that are open while they have no name |
 //! | `data` | data of regular files |
 
@@ -27,6 +28,7 @@ pub mod silly;
 
 mod access;
 mod call;
+mod control;
 mod data;
 mod inode;
 mod journal;
@@ -39,8 +41,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use remoor_client::Client;
 use remoor_nfs::v3::Fattr;
+
+use crate::status::Counters;
 
 pub use call::Change;
 pub use config::Config;
@@ -124,7 +129,9 @@ struct Lacks {
 /// A mounted file system.
 pub struct Fs {
     pub(crate) client: Client,
-    pub(crate) config: Config,
+    /// As it is now: a remount replaces it.
+    config: ArcSwap<Config>,
+    pub(crate) counters: Counters,
     pub(crate) limits: Limits,
     pub(crate) kernel: Arc<dyn Kernel>,
     pub(crate) nodes: Nodes,

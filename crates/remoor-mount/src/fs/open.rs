@@ -191,7 +191,7 @@ impl Fs {
             return Err(Errno::ISDIR);
         }
         let opening = Opening::begin(self, node);
-        let granted = match self.config.close_to_open {
+        let granted = match self.config().close_to_open {
             true => self.ask_access(node, &who).await?,
             false => self.granted(node, &who).await?,
         };

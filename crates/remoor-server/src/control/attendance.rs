@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 
+use remoor_control::Door;
+
 use super::socket::{ControlError, ControlSocket};
-use super::{Desk, Door, http};
+use super::{Desk, pages};
 
 /// What a server tells over HTTP at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,7 @@ pub enum AttendError {
 impl Attendance {
     pub(crate) fn begin(places: &Places, desk: &Arc<Desk>) -> Result<Self, AttendError> {
         let page = |(address, pages): &(SocketAddr, Pages)| {
-            http::serve(*address, *pages, desk.clone())
+            pages::serve(*address, *pages, desk.clone())
                 .map_err(|source| AttendError::Http { address: *address, source })
         };
         let pages = places.pages.iter().map(page).collect::<Result<Vec<Door>, _>>()?;

@@ -5,28 +5,24 @@
 
 mod attendance;
 mod desk;
-mod door;
 pub(crate) mod health;
-mod http;
 mod lock;
 mod monitor;
+mod pages;
 mod socket;
 mod status;
 
 use std::fs::DirEntry;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, SockAddr, Socket, Type};
 
 pub use attendance::AttendError;
 pub(crate) use attendance::{Attendance, Pages, Places};
 pub(crate) use desk::Desk;
-pub(crate) use door::Door;
 pub use health::{ExportHealth, Health};
 pub(crate) use lock::NodeLock;
 pub use lock::Taken;
@@ -34,11 +30,6 @@ pub use socket::ControlError;
 pub use status::{ClientStatus, ExportStatus, Replays, Status};
 
 use crate::exporter::{Changes, Listed, Reload};
-
-/// Longest request, in bytes: a path and options.
-const MAX_REQUEST: usize = 64 << 10;
-/// Longest answer that is read, in bytes.
-const MAX_ANSWER: usize = 64 << 20;
 
 /// What can be asked of a running server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,8 +116,7 @@ fn others(path: &Path) -> String {
 
 /// Asks the server whose control socket is at `path`, and waits for its answer no longer than `patience`.
 pub fn call(path: &Path, request: &Request, patience: Duration) -> Result<Answer, CallError> {
-    let deadline = Instant::now() + patience;
-    let failed = |source: io::Error| match source.kind() {
+    remoor_control::call(path, request, patience).map_err(|source: io::Error| match source.kind() {
         // A connection waits to be accepted only if many others do.
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             CallError::Silent { path: path.into(), secs: patience.as_secs() }
@@ -136,45 +126,5 @@ pub fn call(path: &Path, request: &Request, patience: Duration) -> Result<Answer
         }
         io::ErrorKind::PermissionDenied => CallError::NotAllowed { path: path.into(), source },
         _ => CallError::NoServer { path: path.into(), source },
-    };
-    let mut stream = connect(path).map_err(failed)?;
-    let mut line = serde_json::to_vec(request).map_err(io::Error::from).map_err(failed)?;
-    line.push(b'\n');
-    stream.set_write_timeout(Some(patience)).and_then(|()| stream.write_all(&line)).map_err(failed)?;
-    let answer = read_line(&mut stream, MAX_ANSWER, deadline).map_err(failed)?;
-    serde_json::from_slice(&answer).map_err(io::Error::from).map_err(failed)
-}
-
-/// Without waiting: a server that is stopped accepts nothing, and its queue may be full.
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    socket.set_nonblocking(false)?;
-    Ok(socket.into())
-}
-
-/// What comes before the end of the first line, at most `max` bytes, until `deadline`.
-fn read_line(stream: &mut UnixStream, max: usize, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        let n = stream.read(&mut chunk)?;
-        if n == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before the end of the line"));
-        }
-        if let Some(end) = chunk[..n].iter().position(|byte| *byte == b'\n') {
-            line.extend_from_slice(&chunk[..end]);
-            return Ok(line);
-        }
-        line.extend_from_slice(&chunk[..n]);
-        if line.len() > max {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line has over {max} bytes")));
-        }
-    }
+    })
 }

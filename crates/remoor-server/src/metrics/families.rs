@@ -4,8 +4,8 @@ use std::time::UNIX_EPOCH;
 
 use super::Metrics;
 use super::procedures::{BUCKETS_MICROS, ProcedureStats};
-use super::text::{Kind, Label, Samples, family};
 use crate::net::Connections;
+use remoor_control::prometheus::{Kind, Label, Samples, family};
 use remoor_nfs::replay;
 
 /// What metrics are made of, at one moment.
@@ -210,7 +210,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::metrics::text::strict;
+    use remoor_control::strict;
 
     #[test]
     fn every_metric_has_its_name_its_unit_and_its_samples() {

@@ -12,7 +12,6 @@ mod clients;
 mod families;
 mod outcome;
 mod procedures;
-mod text;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,7 +24,6 @@ pub(crate) use outcome::HEAD;
 use outcome::Outcome;
 use procedures::Procedures;
 pub use procedures::{BUCKETS_MICROS, ProcedureStats};
-pub(crate) use text::CONTENT_TYPE;
 
 /// What a server counts.
 pub(crate) struct Metrics {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+mod command;
 mod consistency;
 mod data;
 mod failure;
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.is_ok_and(|status| status.success()), "ip link set lo up failed; apt-get install iproute2");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let tests = [consistency::TESTS, data::TESTS, names::TESTS, owners::TESTS, failure::TESTS].concat();
+    let tests =
+        [command::TESTS, consistency::TESTS, data::TESTS, names::TESTS, owners::TESTS, failure::TESTS]
+            .concat();
     let chosen: Vec<&Test> = tests.iter().filter(|(name, _)| name.contains(&filter)).collect();
     let failed = chosen.iter().filter(|test| !passes(test)).count();
     println!("{failed} of {} tests failed", chosen.len());

@@ -55,6 +55,11 @@ impl Fs {
         self.data.held()
     }
 
+    /// Bytes of memory that hold data which was read ahead.
+    pub fn ahead_bytes(&self) -> usize {
+        self.data.ahead()
+    }
+
     /// Waits until `done`, which only the answer to a WRITE or COMMIT can bring about.
     pub(super) async fn wait(&self, node: &Node, done: impl Fn(&Held) -> bool) {
         let data = node.data();

@@ -66,6 +66,11 @@ impl Pool {
         self.held.load(Relaxed)
     }
 
+    /// Bytes held in memory that were read ahead.
+    pub(super) fn ahead(&self) -> usize {
+        self.ahead.load(Relaxed)
+    }
+
     /// Files of which something is held.
     pub(super) fn files(&self) -> Vec<Arc<Node>> {
         lock(&self.files).held.values().cloned().collect()

@@ -53,12 +53,16 @@ impl Fs {
         for part in self.parts(open, (start, end), generation, direct) {
             let to = match part {
                 Part::Now(from, to) => {
-                    at += append(&mut bytes, self.read_now(open, from, to).await?);
+                    let read = append(&mut bytes, self.read_now(open, from, to).await?);
+                    self.counters.read_bytes.miss(read);
+                    at += read;
                     to
                 }
                 Part::Ahead(fetch, from, to) => {
                     let fetched = fetch.get().await.unwrap_or_default();
-                    at += append(&mut bytes, slice(fetched, from - fetch.start, to - fetch.start));
+                    let read = append(&mut bytes, slice(fetched, from - fetch.start, to - fetch.start));
+                    self.counters.read_bytes.hit(read);
+                    at += read;
                     if at < to {
                         // It failed, or the file ended there then: what holds now is asked now.
                         lock(&open.data.ahead).remove(&fetch);
@@ -82,8 +86,8 @@ impl Fs {
         generation: u64,
         direct: bool,
     ) -> Vec<Part> {
-        let keep = self.config.acregmax;
-        if direct || !self.config.attribute_cache || keep.is_zero() {
+        let keep = self.config().acregmax;
+        if direct || !self.config().attribute_cache || keep.is_zero() {
             return vec![Part::Now(start, end)];
         }
         let file_end = open.node.state().attributes.held().map_or(0, |attr| attr.size);

@@ -49,7 +49,7 @@ impl Fs {
 
     fn is_synchronous(&self, open: &OpenFile, flags: OpenFlags) -> bool {
         let asked = open.flags.sync() || flags.sync() || flags.direct();
-        asked || self.config.sync || !self.config.attribute_cache
+        asked || self.config().sync || !self.config().attribute_cache
     }
 
     /// Once a write has failed for lack of space, the next ones are told before they pile up (`nfs_file_write` of Linux).

@@ -21,7 +21,7 @@ const MAX_THREADS: usize = 4 * MAX_VISITORS;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A listening socket.
-pub(super) trait Listen: AsFd + Send + 'static {
+pub(crate) trait Listen: AsFd + Send + 'static {
     /// A connection.
     type Stream: AsFd + Send + 'static;
     /// The next connection.
@@ -43,9 +43,9 @@ impl Listen for UnixListener {
 }
 
 /// An open door. Dropping it closes it.
-pub(crate) struct Door {
+pub struct Door {
     /// Where it is, if in the network.
-    pub(crate) address: Option<SocketAddr>,
+    pub address: Option<SocketAddr>,
     closed: Arc<AtomicBool>,
     socket: OwnedFd,
     thread: Option<JoinHandle<()>>,
@@ -53,7 +53,7 @@ pub(crate) struct Door {
 
 impl Door {
     /// Lets `visit` see to each connection.
-    pub(super) fn open<L: Listen>(
+    pub(crate) fn open<L: Listen>(
         name: &str,
         listener: L,
         visit: impl Fn(L::Stream) + Send + Sync + 'static,
