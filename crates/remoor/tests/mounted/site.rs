@@ -1,10 +1,11 @@
 //! A server and its mounts.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,9 +24,9 @@ static NEXT_PORT: AtomicU16 = AtomicU16::new(20490);
 pub(crate) struct Site {
     pub(crate) dir: TempDir,
     native: PathBuf,
-    export_options: String,
     pub(crate) port: u16,
-    server: Option<Child>,
+    keeper: Keeper,
+    server: Option<Pid>,
 }
 
 impl Site {
@@ -52,7 +53,8 @@ impl Site {
         fs::set_permissions(&native, fs::Permissions::from_mode(0o1777)).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-        let mut site = Self { dir, native, export_options: options.to_owned(), port, server: None };
+        let keeper = Keeper::new(&dir, &native, options, port);
+        let mut site = Self { dir, native, port, keeper, server: None };
         site.start();
         site
     }
@@ -69,23 +71,15 @@ impl Site {
 
     /// Starts the server again.
     pub(crate) fn start(&mut self) {
-        let export = format!("{}:rw,insecure,{}", self.native().display(), self.export_options);
-        let listen = format!("127.0.0.1:{}", self.port);
-        let mut command = Command::new(REMOOR);
-        command.args(["serve", "--export", export.trim_end_matches(','), "--listen", &listen]);
-        command.args(["--control", "none", "--state"]).arg(self.dir.path().join("state"));
-        let log =
-            fs::File::options().create(true).append(true).open(self.dir.path().join("server.log")).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.server = Some(child);
-        eventually("the server listens", || TcpStream::connect(&listen).is_ok());
+        self.server = Some(self.keeper.start());
+        eventually("the server listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
     /// Kills the server.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            server.kill().unwrap();
-            server.wait().unwrap();
+        if let Some(server) = self.server.take() {
+            kill_process(server, Signal::KILL).unwrap();
+            eventually("the server is gone", || TcpStream::connect(("127.0.0.1", self.port)).is_err());
         }
     }
 
@@ -100,8 +94,7 @@ impl Site {
     }
 
     fn signal(&self, signal: Signal) {
-        let id = self.server.as_ref().expect("a server").id();
-        kill_process(Pid::from_raw(id as i32).unwrap(), signal).unwrap();
+        kill_process(self.server.expect("a server"), signal).unwrap();
     }
 
     /// The command that mounts the export at `dir`.
@@ -121,6 +114,47 @@ impl Site {
         let output = self.mounting(options, &dir).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "mount with {options:?}: {}", said(&output));
         Mount { dir }
+    }
+}
+
+/// A shell that starts servers. A process of the test could not: it may have a file of a mount open, which closes in
+/// the child before the server runs, and a close waits for the server.
+struct Keeper {
+    shell: Child,
+    pids: BufReader<ChildStdout>,
+}
+
+impl Keeper {
+    fn new(dir: &TempDir, native: &Path, options: &str, port: u16) -> Self {
+        let export = format!("{}:rw,insecure,{options}", native.display());
+        let log = fs::File::options().create(true).append(true).open(dir.path().join("server.log")).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "while read line; do \"$0\" \"$@\" </dev/null & echo $!; done", REMOOR]);
+        command.args([
+            "serve",
+            "--export",
+            export.trim_end_matches(','),
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+        ]);
+        command.args(["--control", "none", "--state"]).arg(dir.path().join("state"));
+        let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let pids = BufReader::new(shell.stdout.take().unwrap());
+        Self { shell, pids }
+    }
+
+    fn start(&mut self) -> Pid {
+        writeln!(self.shell.stdin.as_mut().unwrap()).unwrap();
+        let mut line = String::new();
+        self.pids.read_line(&mut line).unwrap();
+        Pid::from_raw(line.trim().parse().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        self.shell.wait().unwrap();
     }
 }
 
