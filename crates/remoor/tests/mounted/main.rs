@@ -40,6 +40,9 @@ fn main() -> ExitCode {
         Err(error) => panic!("{error}"),
     }
     open_to_all("/dev/fuse");
+    // The sockets of other mounts of this machine are not for these tests.
+    let run = Command::new("mount").args(["-t", "tmpfs", "none", "/run"]).status();
+    assert!(run.is_ok_and(|status| status.success()), "mount -t tmpfs none /run failed");
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.is_ok_and(|status| status.success()), "ip link set lo up failed; apt-get install iproute2");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
