@@ -12,6 +12,9 @@ use super::open::OpenId;
 use super::{Attr, Caller, Credential, Fs, NodeId};
 use crate::errno::Errno;
 
+/// How often attributes are asked for in a row while our own changes overtake the answers.
+const MAX_ASKED: usize = 8;
+
 impl Fs {
     /// The credential of `caller`.
     pub(crate) fn who(&self, caller: &Caller) -> Arc<Credential> {
@@ -27,7 +30,11 @@ impl Fs {
     }
 
     /// The attributes of `node` as they are shown, and for how long they may be kept.
+    ///
+    /// A WRITE's reply changes the server's size first and what is held after: they are looked at in the other order, or
+    /// data that is answered meanwhile would be in neither.
     pub(crate) fn shown(&self, node: &Node) -> Result<Attr, Errno> {
+        let (held_end, dirty) = (self.data_end(node), self.data_dirty(node));
         let (mut attr, valid) = {
             let state = node.state();
             let valid = state.attributes.fresh(now()).map(|(_, left)| left).unwrap_or_default();
@@ -38,16 +45,26 @@ impl Fs {
         if node.state().silly.is_some() {
             attr.nlink = attr.nlink.saturating_sub(1);
         }
-        attr.size = self.data_size(node, attr.size);
-        let valid = if self.data_dirty(node) { Duration::ZERO } else { valid };
+        attr.size = attr.size.max(held_end);
+        let valid = if dirty { Duration::ZERO } else { valid };
         Ok(Attr { attr, valid })
     }
 
-    /// Asks for the attributes of `node` unless they are known and fresh.
+    /// Asks for the attributes of `node` unless they are known and fresh. An answer that a change of ours has overtaken
+    /// tells nothing, and is asked for again.
     pub(crate) async fn fresh_attributes(&self, node: &Node, who: &Credential) -> Result<(), Errno> {
         let fresh = node.state().attributes.fresh(now()).is_some();
         self.counters.attributes.count(fresh);
-        if fresh { Ok(()) } else { self.ask_attributes(node, who).await }
+        if fresh {
+            return Ok(());
+        }
+        for _ in 0..MAX_ASKED {
+            self.ask_attributes(node, who).await?;
+            if !node.state().attributes.is_expired() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Asks for the attributes of `node`.

@@ -188,7 +188,7 @@ impl Fs {
             _ => names.remove(name),
         });
         if let Some(node) = node {
-            node.state().attributes.expire_with_ctime();
+            node.state().attributes.expire_with_ctime(self.ask());
         }
         if status == NfsStat::Ok { Ok(()) } else { Err(self.refused(dir, status)) }
     }
@@ -292,10 +292,10 @@ impl Fs {
         if let Some(node) = node {
             let mut state = node.state();
             state.place = Some(Place { parent: to.dir.id, name: to.name.clone() });
-            state.attributes.expire_with_ctime();
+            state.attributes.expire_with_ctime(self.ask());
         }
         if let Some(replaced) = replaced {
-            replaced.state().attributes.expire_with_ctime();
+            replaced.state().attributes.expire_with_ctime(self.ask());
         }
     }
 

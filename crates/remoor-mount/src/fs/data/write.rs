@@ -66,8 +66,9 @@ impl Fs {
     async fn append_at(&self, open: &OpenFile, offset: u64) -> Result<u64, Errno> {
         let node = &open.node;
         self.fresh_attributes(node, &open.who).await?;
-        let server = node.state().attributes.held().map_or(0, |attr| attr.size);
-        let end = self.data_size(node, server);
+        // In this order: see `Fs::shown`.
+        let held = self.data_end(node);
+        let end = held.max(node.state().attributes.held().map_or(0, |attr| attr.size));
         if end != offset {
             self.kernel.invalidate_data(node.id);
         }
