@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use remoor_nfs::v3::{Fsstat, FsstatOk, Getattr, OnFile, Readlink, Res, Sattr, Setattr, SetattrArgs, access};
+use tokio::sync::oneshot;
 
 use super::call::now;
 use super::node::Node;
@@ -78,7 +79,7 @@ impl Fs {
 
     /// Sets attributes of a node; `open` is the open file it is done through, if any.
     pub async fn setattr(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
         open: Option<OpenId>,
@@ -96,13 +97,40 @@ impl Fs {
         self.shown(&node)
     }
 
-    /// Sets attributes, in order with what was written before.
-    pub(crate) async fn set(&self, node: &Node, who: &Credential, set: Sattr) -> Result<(), Errno> {
-        let (size, mode) = (set.size, set.mode);
-        if size.is_some_and(|size| size > self.limits.file) {
+    /// Sets attributes, in order with what was written before. A size is set to the end, whether or not anybody waits:
+    /// what is written next must find it set.
+    pub(crate) async fn set(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        who: &Arc<Credential>,
+        set: Sattr,
+    ) -> Result<(), Errno> {
+        let Some(size) = set.size else {
+            self.data_before_attributes(node).await;
+            return self.set_on_server(node, who, set).await;
+        };
+        if size > self.limits.file {
             return Err(Errno::FBIG);
         }
-        let gate = self.data_before_set(node, size).await;
+        let gate = self.close_gate(node).await;
+        let (tell, told) = oneshot::channel();
+        let (fs, node, who) = (self.clone(), node.clone(), who.clone());
+        tokio::spawn(async move {
+            let result = fs.set_on_server(&node, &who, set).await;
+            if result.is_ok() {
+                gate.set(size);
+            }
+            drop(gate);
+            if tell.send(result).is_err() {
+                // The kernel was told EINTR, and may have asked for the size since.
+                fs.kernel.invalidate_data(node.id);
+            }
+        });
+        told.await.unwrap_or(Err(Errno::IO))
+    }
+
+    async fn set_on_server(&self, node: &Node, who: &Credential, set: Sattr) -> Result<(), Errno> {
+        let mode = set.mode;
         let change = self.change(node);
         let args = SetattrArgs { file: node.handle.clone(), attr: set, guard: None };
         match self.call::<Setattr, _, _>(who, args).await? {
@@ -111,9 +139,6 @@ impl Fs {
                 change.end(&wcc);
                 return Err(self.refused(node, status));
             }
-        }
-        if let (Some(gate), Some(size)) = (gate, size) {
-            gate.set(size);
         }
         if mode.is_some() && node.is_dir() && self.config().several_users {
             self.ask_about_names(node);
