@@ -66,6 +66,8 @@ pub struct Attributes {
     fence: u64,
     /// A change of ours moves the ctime without telling: RENAME, or LINK and REMOVE of another name.
     ctime_moves: bool,
+    /// Questions asked before this, and changes, tell the state before such a change.
+    moved: u64,
     ours: Option<Box<Ours>>,
 }
 
@@ -130,16 +132,22 @@ impl Attributes {
         }
     }
 
-    /// A change of ours to another object may have moved this one's ctime, and no reply tells.
-    pub fn expire_with_ctime(&mut self) {
+    /// Whether they must be asked for before they are used, whatever time they are kept.
+    pub fn is_expired(&self) -> bool {
+        self.held.as_ref().is_none_or(|held| held.expired)
+    }
+
+    /// A change of ours to another object, answered at `now`, may have moved this one's ctime, and no reply tells.
+    pub fn expire_with_ctime(&mut self, now: Stamp) {
         self.ctime_moves = true;
+        self.moved = now.order;
         self.expire();
     }
 
     /// A reply to a question asked at `asked` carried `attr`.
     pub fn learn(&mut self, attr: &Fattr, asked: Stamp, keep: Keep) -> Learned {
         let order = self.held.as_ref().map_or(0, |held| held.asked.order).max(self.fence);
-        if asked.order < order {
+        if asked.order < order.max(self.moved) {
             return Learned::Nothing;
         }
         let before = self.held().map(state);
@@ -201,6 +209,9 @@ impl Attributes {
         let later = other.is_none_or(|held| (after.ctime, after.mtime) >= (held.attr.ctime, held.attr.mtime));
         if later {
             self.hold(after, asked, keep);
+        }
+        if asked.order < self.moved {
+            self.expire();
         }
     }
 
@@ -403,7 +414,7 @@ mod tests {
         for (mtime, learned) in [(1, Learned::Ours), (2, Learned::Theirs)] {
             let (mut attributes, mut clock) = (Attributes::default(), Clock::new());
             attributes.learn(&attr(1), clock.ask(), KEEP);
-            attributes.expire_with_ctime();
+            attributes.expire_with_ctime(clock.ask());
             let moved = Fattr { mtime: Time { seconds: mtime, nanos: 0 }, ..attr(2) };
             assert_eq!(attributes.learn(&moved, clock.ask(), KEEP), learned);
             assert_eq!(attributes.learn(&attr(3), clock.ask(), KEEP), Learned::Theirs, "once");

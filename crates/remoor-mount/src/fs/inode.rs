@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use remoor_nfs::v3::{Fsstat, FsstatOk, Getattr, OnFile, Readlink, Res, Sattr, Setattr, SetattrArgs, access};
+use tokio::sync::oneshot;
 
 use super::call::now;
 use super::node::Node;
 use super::open::OpenId;
 use super::{Attr, Caller, Credential, Fs, NodeId};
 use crate::errno::Errno;
+
+/// How often attributes are asked for in a row while our own changes overtake the answers.
+const MAX_ASKED: usize = 8;
 
 impl Fs {
     /// The credential of `caller`.
@@ -27,7 +31,11 @@ impl Fs {
     }
 
     /// The attributes of `node` as they are shown, and for how long they may be kept.
+    ///
+    /// A WRITE's reply changes the server's size first and what is held after: they are looked at in the other order, or
+    /// data that is answered meanwhile would be in neither.
     pub(crate) fn shown(&self, node: &Node) -> Result<Attr, Errno> {
+        let (held_end, dirty) = (self.data_end(node), self.data_dirty(node));
         let (mut attr, valid) = {
             let state = node.state();
             let valid = state.attributes.fresh(now()).map(|(_, left)| left).unwrap_or_default();
@@ -38,16 +46,26 @@ impl Fs {
         if node.state().silly.is_some() {
             attr.nlink = attr.nlink.saturating_sub(1);
         }
-        attr.size = self.data_size(node, attr.size);
-        let valid = if self.data_dirty(node) { Duration::ZERO } else { valid };
+        attr.size = attr.size.max(held_end);
+        let valid = if dirty { Duration::ZERO } else { valid };
         Ok(Attr { attr, valid })
     }
 
-    /// Asks for the attributes of `node` unless they are known and fresh.
+    /// Asks for the attributes of `node` unless they are known and fresh. An answer that a change of ours has overtaken
+    /// tells nothing, and is asked for again.
     pub(crate) async fn fresh_attributes(&self, node: &Node, who: &Credential) -> Result<(), Errno> {
         let fresh = node.state().attributes.fresh(now()).is_some();
         self.counters.attributes.count(fresh);
-        if fresh { Ok(()) } else { self.ask_attributes(node, who).await }
+        if fresh {
+            return Ok(());
+        }
+        for _ in 0..MAX_ASKED {
+            self.ask_attributes(node, who).await?;
+            if !node.state().attributes.is_expired() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Asks for the attributes of `node`.
@@ -61,7 +79,7 @@ impl Fs {
 
     /// Sets attributes of a node; `open` is the open file it is done through, if any.
     pub async fn setattr(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         node: NodeId,
         open: Option<OpenId>,
@@ -79,13 +97,40 @@ impl Fs {
         self.shown(&node)
     }
 
-    /// Sets attributes, in order with what was written before.
-    pub(crate) async fn set(&self, node: &Node, who: &Credential, set: Sattr) -> Result<(), Errno> {
-        let (size, mode) = (set.size, set.mode);
-        if size.is_some_and(|size| size > self.limits.file) {
+    /// Sets attributes, in order with what was written before. A size is set to the end, whether or not anybody waits:
+    /// what is written next must find it set.
+    pub(crate) async fn set(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        who: &Arc<Credential>,
+        set: Sattr,
+    ) -> Result<(), Errno> {
+        let Some(size) = set.size else {
+            self.data_before_attributes(node).await;
+            return self.set_on_server(node, who, set).await;
+        };
+        if size > self.limits.file {
             return Err(Errno::FBIG);
         }
-        let gate = self.data_before_set(node, size).await;
+        let gate = self.close_gate(node).await;
+        let (tell, told) = oneshot::channel();
+        let (fs, node, who) = (self.clone(), node.clone(), who.clone());
+        tokio::spawn(async move {
+            let result = fs.set_on_server(&node, &who, set).await;
+            if result.is_ok() {
+                gate.set(size);
+            }
+            drop(gate);
+            if tell.send(result).is_err() {
+                // The kernel was told EINTR, and may have asked for the size since.
+                fs.kernel.invalidate_data(node.id);
+            }
+        });
+        told.await.unwrap_or(Err(Errno::IO))
+    }
+
+    async fn set_on_server(&self, node: &Node, who: &Credential, set: Sattr) -> Result<(), Errno> {
+        let mode = set.mode;
         let change = self.change(node);
         let args = SetattrArgs { file: node.handle.clone(), attr: set, guard: None };
         match self.call::<Setattr, _, _>(who, args).await? {
@@ -94,9 +139,6 @@ impl Fs {
                 change.end(&wcc);
                 return Err(self.refused(node, status));
             }
-        }
-        if let (Some(gate), Some(size)) = (gate, size) {
-            gate.set(size);
         }
         if mode.is_some() && node.is_dir() && self.config().several_users {
             self.ask_about_names(node);

@@ -188,7 +188,7 @@ impl Fs {
             _ => names.remove(name),
         });
         if let Some(node) = node {
-            node.state().attributes.expire_with_ctime();
+            node.state().attributes.expire_with_ctime(self.ask());
         }
         if status == NfsStat::Ok { Ok(()) } else { Err(self.refused(dir, status)) }
     }
@@ -281,7 +281,10 @@ impl Fs {
     /// What is known of names after a RENAME.
     pub(crate) fn renamed(&self, from: &At, to: &At, replaced: Option<&Node>) {
         let node = self.kept_node(&from.dir, &from.name);
-        self.our_name(&from.dir, |names| names.insert(from.name.clone(), None));
+        match self.left_by_rename(node.as_deref(), to, replaced) {
+            Some(left) => self.our_name(&from.dir, |names| names.insert(from.name.clone(), left)),
+            None => self.our_name(&from.dir, |names| names.remove(&from.name)),
+        }
         self.our_name(&to.dir, |names| match &node {
             Some(node) => names.insert(to.name.clone(), Some(node.id)),
             None => names.remove(&to.name),
@@ -289,10 +292,28 @@ impl Fs {
         if let Some(node) = node {
             let mut state = node.state();
             state.place = Some(Place { parent: to.dir.id, name: to.name.clone() });
-            state.attributes.expire_with_ctime();
+            state.attributes.expire_with_ctime(self.ask());
         }
         if let Some(replaced) = replaced {
-            replaced.state().attributes.expire_with_ctime();
+            replaced.state().attributes.expire_with_ctime(self.ask());
+        }
+    }
+
+    /// What has the old name of `node` after a RENAME to `to`, if that can be known: it goes away, but if both are names
+    /// of one file nothing happens (RFC 1813 section 3.3.14).
+    fn left_by_rename(
+        &self,
+        node: Option<&Node>,
+        to: &At,
+        replaced: Option<&Node>,
+    ) -> Option<Option<NodeId>> {
+        let kept = || to.dir.state().names.as_ref()?.get(&to.name);
+        let before = replaced.map(|replaced| Some(replaced.id)).or_else(kept);
+        match (node, before) {
+            (Some(node), Some(Some(before))) => Some((node.id == before).then_some(before)),
+            (_, Some(None)) => Some(None),
+            (Some(node), None) if has_one_name(node) => Some(None),
+            _ => None,
         }
     }
 
@@ -350,6 +371,11 @@ impl At {
     pub(crate) fn place(&self) -> DirOp {
         place(&self.dir, &self.name)
     }
+}
+
+/// Whether `node` is known to have no other name.
+fn has_one_name(node: &Node) -> bool {
+    node.is_dir() || node.state().attributes.held().is_some_and(|attr| attr.nlink == 1)
 }
 
 /// Whether the sticky bit of `dir` keeps `who` from removing the name of `node`.

@@ -26,7 +26,7 @@ const COMMIT_AGE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct FileData {
     held: Mutex<Held>,
-    /// A WRITE or COMMIT was answered.
+    /// A WRITE or COMMIT was answered, or the gate was opened.
     pub(super) progress: Notify,
 }
 
@@ -57,12 +57,21 @@ pub(super) struct Held {
     stable: Option<Mark>,
     dirty_since: Option<Instant>,
     unstable_since: Option<Instant>,
-    /// Nothing is sent while somebody sets the size.
-    gates: u32,
+    /// Somebody sets the size: nothing is sent and nothing taken over.
+    gated: bool,
     /// COMMITs in a row that found the data lost.
     lost: u32,
     /// Moves whenever bytes read before may differ from those read after.
     generation: u64,
+}
+
+/// What written data has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Busy {
+    /// Somebody else's data must be stable first, because what is sent again must be sent on behalf of who wrote it.
+    OfAnother,
+    /// The size is being set, and the data comes after that.
+    Gated,
 }
 
 /// What a reader must lay over what it reads.
@@ -75,27 +84,29 @@ pub(super) struct Overlay {
 }
 
 impl Held {
-    /// Takes written data over. `false`: somebody else's data must be stable first, because what is sent again must be
-    /// sent on behalf of who wrote it.
+    /// Takes written data over, unless it has to wait.
     pub(super) fn write(
         &mut self,
         who: &Arc<Credential>,
         wsize: u32,
         at: (u64, Bytes),
         now: Instant,
-    ) -> bool {
+    ) -> Result<(), Busy> {
+        if self.gated {
+            return Err(Busy::Gated);
+        }
         let writeback = self.writeback.get_or_insert_with(|| Box::new(Writeback::new(wsize)));
         let same = self.who.as_ref().is_some_and(|other| other.identity == who.identity);
         if !same {
             if !writeback.is_stable() {
-                return false;
+                return Err(Busy::OfAnother);
             }
             self.who = Some(who.clone());
         }
         writeback.write(at.0, at.1);
         self.generation += 1;
         self.age(now);
-        true
+        Ok(())
     }
 
     /// Begins and ends the age of what is held.
@@ -109,7 +120,7 @@ impl Held {
 
     /// The next call to be sent, and on whose behalf.
     pub(super) fn next_job(&mut self) -> Option<(Job, Arc<Credential>)> {
-        if self.gates > 0 {
+        if self.gated {
             return None;
         }
         let writeback = self.writeback.as_mut()?;
@@ -187,16 +198,22 @@ impl Held {
         self.writeback.as_ref().is_none_or(|held| held.is_stable())
     }
 
-    /// Lets nothing be sent until [`Held::open_gate`], unless something is to be sent or on its way.
+    /// Lets nothing be sent or taken over until [`Held::open_gate`], unless something is to be sent or on its way, or
+    /// somebody else has closed it.
     pub(super) fn close_gate(&mut self) -> bool {
         let idle =
             self.writeback.as_ref().is_none_or(|held| held.dirty_bytes() == 0 && held.in_flight() == 0);
-        self.gates += u32::from(idle);
-        idle
+        let closes = idle && !self.gated;
+        self.gated |= closes;
+        closes
     }
 
     pub(super) fn open_gate(&mut self) {
-        self.gates -= 1;
+        self.gated = false;
+    }
+
+    pub(super) fn is_gated(&self) -> bool {
+        self.gated
     }
 
     /// The server's file is `size` bytes long now.

@@ -1,6 +1,7 @@
 //! fsync, close, sync, and everything that waits for data to be written.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use super::super::open::{OpenFile, OpenId};
 use super::super::{Fs, Node};
@@ -60,7 +61,7 @@ impl Fs {
         self.data.ahead()
     }
 
-    /// Waits until `done`, which only the answer to a WRITE or COMMIT can bring about.
+    /// Waits until `done`, which only the answer to a WRITE or COMMIT or the opening of the gate can bring about.
     pub(super) async fn wait(&self, node: &Node, done: impl Fn(&Held) -> bool) {
         let data = node.data();
         loop {
@@ -92,33 +93,15 @@ impl Fs {
         self.written(node).await;
     }
 
-    /// Before attributes are set, perhaps the size: nothing written before may arrive after. If it is the size, nothing is
-    /// sent as long as the gate is kept.
-    pub(in super::super) async fn data_before_set<'a>(
-        &'a self,
-        node: &'a Node,
-        size: Option<u64>,
-    ) -> Option<SizeGate<'a>> {
-        match size {
-            Some(_) => Some(self.close_gate(node).await),
-            None => {
-                self.written(node).await;
-                None
-            }
-        }
-    }
-
-    async fn close_gate<'a>(&'a self, node: &'a Node) -> SizeGate<'a> {
-        let mut closed = false;
-        while let Some(data) = node.data_if_opened() {
-            closed = data.lock().close_gate();
-            if closed {
-                break;
-            }
+    /// Before the size is set: nothing written before may arrive after, and nothing is sent or taken over as long as the
+    /// gate is kept. One size is set at a time.
+    pub(in super::super) async fn close_gate(self: &Arc<Self>, node: &Arc<Node>) -> SizeGate {
+        while !node.data().lock().close_gate() {
             self.written(node).await;
+            self.wait(node, |held| !held.is_gated()).await;
             tokio::task::yield_now().await;
         }
-        SizeGate { fs: self, node, closed }
+        SizeGate { fs: self.clone(), node: node.clone() }
     }
 
     /// The last descriptor of `open` is closed. What a killed process left is written without anybody waiting.
@@ -140,32 +123,25 @@ impl Fs {
     }
 }
 
-/// Nothing of a file is sent while somebody has this.
+/// Nothing of a file is sent or taken over while somebody has this.
 #[derive(Debug)]
 #[must_use = "opens when dropped"]
-pub(crate) struct SizeGate<'a> {
-    fs: &'a Fs,
-    node: &'a Node,
-    closed: bool,
+pub(crate) struct SizeGate {
+    fs: Arc<Fs>,
+    node: Arc<Node>,
 }
 
-impl SizeGate<'_> {
+impl SizeGate {
     /// The size is `size` now on the server.
-    pub(crate) fn set(self, size: u64) {
-        if let Some(data) = self.node.data_if_opened() {
-            match self.fs.data.find(self.node.id) {
-                Some(node) => self.fs.update(&node, |held| held.truncate(size)),
-                None => data.lock().truncate(size),
-            }
-        }
+    pub(crate) fn set(&self, size: u64) {
+        self.fs.update(&self.node, |held| held.truncate(size));
     }
 }
 
-impl Drop for SizeGate<'_> {
+impl Drop for SizeGate {
     fn drop(&mut self) {
-        if self.closed {
-            self.node.data().lock().open_gate();
-            self.fs.pump_held(self.node);
-        }
+        self.node.data().lock().open_gate();
+        self.fs.pump_held(&self.node);
+        self.node.data().progress.notify_waiters();
     }
 }

@@ -53,9 +53,9 @@ impl OpenData {
 }
 
 impl Fs {
-    /// The size to be shown for `server`, the size on the server.
-    pub(super) fn data_size(&self, node: &Node, server: u64) -> u64 {
-        node.data_if_opened().map_or(server, |data| data.lock().end().max(server))
+    /// The end of what is held: the file is at least that long.
+    pub(super) fn data_end(&self, node: &Node) -> u64 {
+        node.data_if_opened().map_or(0, |data| data.lock().end())
     }
 
     /// Whether something is still to be written, so that the kernel must ask again before it shows attributes.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::super::call::now;
 use super::super::open::{OpenFile, OpenFlags, OpenId};
 use super::super::{Fs, Node};
+use super::file::Busy;
 use crate::errno::Errno;
 
 impl Fs {
@@ -66,8 +67,9 @@ impl Fs {
     async fn append_at(&self, open: &OpenFile, offset: u64) -> Result<u64, Errno> {
         let node = &open.node;
         self.fresh_attributes(node, &open.who).await?;
-        let server = node.state().attributes.held().map_or(0, |attr| attr.size);
-        let end = self.data_size(node, server);
+        // In this order: see `Fs::shown`.
+        let held = self.data_end(node);
+        let end = held.max(node.state().attributes.held().map_or(0, |attr| attr.size));
         if end != offset {
             self.kernel.invalidate_data(node.id);
         }
@@ -80,10 +82,11 @@ impl Fs {
         loop {
             self.room().await;
             let at = (offset, data.clone());
-            if self.update(node, |held| held.write(&open.who, self.limits.write, at, now())) {
-                return;
+            match self.update(node, |held| held.write(&open.who, self.limits.write, at, now())) {
+                Ok(()) => return,
+                Err(Busy::OfAnother) => self.stable(node).await,
+                Err(Busy::Gated) => self.wait(node, |held| !held.is_gated()).await,
             }
-            self.stable(node).await;
             // Others may have gone on writing: they get their turn, and then it is ours.
             tokio::task::yield_now().await;
         }

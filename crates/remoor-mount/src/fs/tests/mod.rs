@@ -8,3 +8,4 @@ mod names;
 mod opens;
 mod relay;
 mod silly;
+mod sizes;

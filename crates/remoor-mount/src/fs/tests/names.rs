@@ -150,3 +150,28 @@ async fn what_was_known_of_a_name_is_in_doubt_after_an_error() {
     mount.find(ROOT, "f").await.unwrap();
     assert_eq!(host.calls("LOOKUP"), before + 1);
 }
+
+#[tokio::test]
+async fn renaming_between_two_names_of_a_file_does_nothing() {
+    let host = Host::memory();
+    let mount = host.mount().await;
+    let file = mount.make(ROOT, "a").await.node;
+    mount.fs.link(&user(0), file, ROOT, b"b").await.unwrap();
+    mount.rename("a", "b").await.unwrap();
+    for name in ["a", "b"] {
+        assert_eq!(mount.find(ROOT, name).await.unwrap().node, file, "{name}");
+    }
+    assert_eq!(mount.attr(file).await.unwrap().nlink, 2);
+}
+
+#[tokio::test]
+async fn renaming_to_a_name_nothing_is_known_of_may_do_nothing() {
+    let host = Host::memory();
+    let mount = host.mount().await;
+    let file = mount.make(ROOT, "a").await.node;
+    mount.fs.link(&user(0), file, ROOT, b"b").await.unwrap();
+    let other = host.mount().await;
+    other.find(ROOT, "a").await.unwrap();
+    other.rename("a", "b").await.unwrap();
+    assert!(other.find(ROOT, "a").await.is_ok() && other.find(ROOT, "b").await.is_ok());
+}

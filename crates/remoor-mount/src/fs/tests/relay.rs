@@ -21,6 +21,8 @@ pub(super) enum Deed {
     Reply(Record),
     /// The server executes it; its reply waits for a permit.
     Hold(Arc<Semaphore>),
+    /// The server gets it with a permit.
+    Delay(Arc<Semaphore>),
 }
 
 type Rule = Box<dyn FnMut(&Call) -> Deed + Send>;
@@ -99,6 +101,14 @@ fn relay(client: TcpStream, server: TcpStream, rule: Arc<Mutex<Rule>>) {
             match (rule.lock().unwrap())(&call) {
                 Deed::Pass => calls.send(record).ok(),
                 Deed::Reply(reply) => answers.send(reply.message()).ok(),
+                Deed::Delay(permits) => {
+                    let calls = calls.clone();
+                    tokio::spawn(async move {
+                        permits.acquire().await.unwrap().forget();
+                        calls.send(record).ok();
+                    });
+                    None
+                }
                 Deed::Hold(permits) => {
                     holding.lock().unwrap().insert(call.xid, permits);
                     calls.send(record).ok()

@@ -199,3 +199,25 @@ async fn what_was_not_written_of_a_removed_file_need_not_be() {
     mount.fs.sync_all().await.unwrap();
     assert_eq!(host.calls("WRITE"), before);
 }
+
+#[tokio::test]
+async fn an_answer_from_before_a_name_was_removed_does_not_make_the_last_one_look_spare() {
+    let host = Host::memory();
+    let (mount, relay) = host.mount_relayed(Config::default()).await;
+    let (entry, id) = mount.create("f", WRITE).await.unwrap();
+    mount.fs.link(&user(0), entry.node, ROOT, b"g").await.unwrap();
+    let (permits, before) = (relay.hold::<v3::Access>(), host.calls("ACCESS"));
+    let fs = mount.fs.clone();
+    let opening = tokio::spawn(async move { fs.open(&user(0), entry.node, WRITE).await });
+    while host.calls("ACCESS") == before {
+        tokio::task::yield_now().await;
+    }
+    mount.unlink(ROOT, "g").await.unwrap();
+    permits.add_permits(1);
+    opening.await.unwrap().unwrap();
+    relay.rule(|_| Deed::Pass);
+    assert_eq!(mount.attr(entry.node).await.unwrap().nlink, 1);
+    mount.unlink(ROOT, "f").await.unwrap();
+    mount.fs.fsync(id).await.unwrap();
+    assert_eq!(silly_names(&mount).await.len(), 1, "it is open");
+}
