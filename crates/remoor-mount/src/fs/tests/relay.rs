@@ -19,6 +19,8 @@ use tokio::sync::{Semaphore, mpsc};
 pub(super) enum Deed {
     Pass,
     Reply(Record),
+    /// Nobody answers.
+    Drop,
     /// The server executes it; its reply waits for a permit.
     Hold(Arc<Semaphore>),
 }
@@ -99,6 +101,7 @@ fn relay(client: TcpStream, server: TcpStream, rule: Arc<Mutex<Rule>>) {
             match (rule.lock().unwrap())(&call) {
                 Deed::Pass => calls.send(record).ok(),
                 Deed::Reply(reply) => answers.send(reply.message()).ok(),
+                Deed::Drop => None,
                 Deed::Hold(permits) => {
                     holding.lock().unwrap().insert(call.xid, permits);
                     calls.send(record).ok()
