@@ -153,6 +153,12 @@ impl Client {
         stats.snapshot(addresses.name(), list, connections)
     }
 
+    /// How often calls of `P` were sent again, on the same connection or another. Where this is the same before a call and
+    /// after it, the server had that call once.
+    pub fn sent_again<P: Procedure>(&self) -> u64 {
+        self.shared.stats.sent_again::<P>()
+    }
+
     /// Takes `timeo`, `retrans`, `hard`, `soft`, `softerr`, `suspect` and `stuck` from `options`, as a remount does; the
     /// rest stays. Calls in flight begin their timeouts anew.
     pub async fn reconfigure(&self, options: &Options) -> Result<(), OptionError> {

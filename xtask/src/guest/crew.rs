@@ -17,11 +17,11 @@ const MAX_TOLD: usize = 10;
 
 /// A generator of random moments; the seed is told, so that a schedule can be had again.
 #[derive(Debug)]
-pub(super) struct Moments(u64);
+pub(crate) struct Moments(u64);
 
 impl Moments {
     /// The given seed, or one from the clock.
-    pub(super) fn new(seed: Option<u64>) -> Self {
+    pub(crate) fn new(seed: Option<u64>) -> Self {
         let clock =
             || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.subsec_nanos().into());
         let seed = seed.unwrap_or_else(clock);
@@ -30,7 +30,7 @@ impl Moments {
     }
 
     /// Time under load before the next crash.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         // Knuth's MMIX; the low bits are weak and left out.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let span = (LOAD.1 - LOAD.0).as_millis() as u64;
@@ -39,7 +39,7 @@ impl Moments {
 }
 
 /// All writers of a scenario.
-pub(super) struct Crew {
+pub(crate) struct Crew {
     controls: Vec<Control>,
     /// Begins the line of a round in which something was lost.
     lost: &'static str,
@@ -58,7 +58,7 @@ struct Rest {
 
 impl Crew {
     /// Writers that are at work; `lost` begins the line of a round in which something was lost.
-    pub(super) fn new(controls: Vec<Control>, lost: &'static str) -> anyhow::Result<Self> {
+    pub(crate) fn new(controls: Vec<Control>, lost: &'static str) -> anyhow::Result<Self> {
         let mut crew =
             Self { controls, lost, acknowledged: 0, repeated: 0, verifier: None, slowest: Duration::ZERO };
         let rests = crew.rest()?;
@@ -75,7 +75,7 @@ impl Crew {
 
     /// After a crash: waits until every writer has had its answers, compares what was acknowledged with what is in
     /// `places`, tells, and lets them go on.
-    pub(super) fn round(
+    pub(crate) fn round(
         &mut self,
         name: &str,
         programs: &Programs,
@@ -147,7 +147,7 @@ impl Crew {
     }
 
     /// The figures of all rounds.
-    pub(super) fn summary(&self, began: Instant) -> anyhow::Result<String> {
+    pub(crate) fn summary(&self, began: Instant) -> anyhow::Result<String> {
         ensure!(self.acknowledged > 0, "nothing was acknowledged");
         Ok(format!(
             "{} calls acknowledged, {} answered as repeated, slowest return {:.1} s, {:.0} s in all",
@@ -160,7 +160,7 @@ impl Crew {
 }
 
 /// Where our own client's writers obey, in the sandbox.
-pub(super) fn dialled_control() -> SocketAddr {
+pub(crate) fn dialled_control() -> SocketAddr {
     ([127, 0, 0, 1], CONTROL_PORT).into()
 }
 

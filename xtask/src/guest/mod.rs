@@ -17,7 +17,7 @@
 //! | [`power`] | scenario: the server's machine loses power under load |
 
 mod cpio;
-mod crew;
+pub(crate) mod crew;
 mod exercise;
 mod image;
 mod kernel;
@@ -25,7 +25,7 @@ mod machine;
 mod power;
 mod restart;
 pub(crate) mod sandbox;
-mod service;
+pub(crate) mod service;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -158,7 +158,7 @@ fn suite() -> anyhow::Result<Counts> {
 }
 
 /// Builds the programs under test for release.
-fn build() -> anyhow::Result<()> {
+pub(crate) fn build() -> anyhow::Result<()> {
     let arguments = ["build", "--quiet", "--release", "--package", "remoor", "--package", "remoor-guest"];
     let status = cargo().args(arguments).status().context("cannot run cargo build")?;
     ensure!(status.success(), "the programs under test cannot be built: see above");
@@ -167,16 +167,16 @@ fn build() -> anyhow::Result<()> {
 
 /// The programs under test.
 #[derive(Debug, Clone)]
-struct Programs {
-    /// The server.
-    remoor: PathBuf,
+pub(crate) struct Programs {
+    /// The server, and the mount.
+    pub(crate) remoor: PathBuf,
     /// What runs on a mount.
-    guest: PathBuf,
+    pub(crate) guest: PathBuf,
 }
 
 impl Programs {
     /// Where [`build`] leaves them.
-    fn built() -> Self {
+    pub(crate) fn built() -> Self {
         let built = |name| root().join("target/release").join(name);
         Self { remoor: built("remoor"), guest: built("remoor-guest") }
     }

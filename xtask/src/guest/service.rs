@@ -119,7 +119,7 @@ impl Drop for Dialled {
 
 /// The connection that writers obey.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(crate) struct Control {
     /// Who writes, for messages.
     pub(super) who: &'static str,
     stream: BufReader<TcpStream>,
@@ -127,7 +127,7 @@ pub(super) struct Control {
 
 impl Control {
     /// Connects, as soon as the writers listen.
-    pub(super) fn connect(who: &'static str, address: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) fn connect(who: &'static str, address: SocketAddr) -> anyhow::Result<Self> {
         let until = Instant::now() + START_LIMIT;
         loop {
             match TcpStream::connect_timeout(&address, START_LIMIT) {
@@ -169,7 +169,7 @@ impl Control {
 
 /// What writers told: a ledger as `remoor-guest write` prints it.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(crate) struct Told {
     text: String,
     figures: BTreeMap<String, String>,
     /// Calls that failed.
@@ -200,7 +200,7 @@ impl Told {
 
 /// Where to look for what a ledger says.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(crate) enum Place<'a> {
     /// The exported directory itself.
     Directory(&'a Path),
     /// Through the server, over a new connection.

@@ -12,12 +12,16 @@
 //! | [`soak`] | many programs for a long time, and what the mount's processes hold meanwhile |
 //! | [`spark`] | figures over time, in a line of text |
 //! | [`cycles`] | mounting and unmounting, and what that leaves behind |
+//! | [`restart`] | a server that is killed and started again |
+//! | [`failover`] | nodes that break behind a balancer, in the drill's network |
 
 pub(crate) mod client;
 mod cycles;
+mod failover;
 mod fsx;
 mod pjdfstest;
 pub(crate) mod place;
+mod restart;
 mod soak;
 mod spark;
 mod tools;
@@ -31,7 +35,7 @@ use clap::Subcommand;
 use crate::bench::load::Tools;
 use crate::bench::progress;
 use crate::cargo;
-use crate::guest::sandbox;
+use crate::guest::{self, sandbox};
 use crate::packages::is_root;
 use crate::report::Counts;
 
@@ -46,7 +50,11 @@ pub(crate) enum Task {
     Soak(soak::Options),
     /// Mount and unmount many times; nothing must stay.
     Cycles(cycles::Options),
-    /// What `cargo xtask test` runs: pjdfstest, a short fsx and a few cycles, on our server.
+    /// Kill the server under writers and start it again; nothing may be lost and no call may fail.
+    Restart(restart::Options),
+    /// Break the node that serves under writers, behind a balancer, again and again; tells how long each gap was.
+    Failover(failover::Options),
+    /// What `cargo xtask test` runs: pjdfstest, a short fsx, a few cycles, restarts and failovers, on our server.
     Suite,
 }
 
@@ -91,8 +99,10 @@ fn prepare(task: &Task) -> anyhow::Result<()> {
         Task::Fsx(options) => fsx::prepare(options),
         Task::Soak(_) => fsx::prepare(&fsx::Options::suite()),
         Task::Cycles(_) => build(false),
+        Task::Restart(_) | Task::Failover(_) => guest::build(),
         Task::Suite => fsx::prepare(&fsx::Options::suite())
-            .and_then(|()| pjdfstest::prepare(&pjdfstest::Options::suite())),
+            .and_then(|()| pjdfstest::prepare(&pjdfstest::Options::suite()))
+            .and_then(|()| guest::build()),
     }
 }
 
@@ -102,6 +112,8 @@ fn scenario(task: &Task) -> anyhow::Result<Counts> {
         Task::Fsx(options) => fsx::run(options),
         Task::Soak(options) => soak::run(options),
         Task::Cycles(options) => cycles::run(options),
+        Task::Restart(options) => restart::run(options),
+        Task::Failover(options) => failover::run(options),
         Task::Suite => suite(),
     }
 }
@@ -110,6 +122,8 @@ fn suite() -> anyhow::Result<Counts> {
     let mut counts = pjdfstest::run(&pjdfstest::Options::suite())?;
     counts += fsx::run(&fsx::Options::suite())?;
     counts += cycles::run(&cycles::Options::suite())?;
+    counts += restart::run(&restart::Options::suite())?;
+    counts += failover::run(&failover::Options::suite())?;
     Ok(counts)
 }
 

@@ -124,6 +124,11 @@ impl Stats {
         }
     }
 
+    /// How often calls of `P` were sent again.
+    pub(crate) fn sent_again<P: remoor_rpc::program::Procedure>(&self) -> u64 {
+        self.rows[row(P::PROGRAM, P::NUMBER)].retransmissions.load(Relaxed)
+    }
+
     pub(crate) fn reconnected(&self, reconnect: Reconnect) {
         let mut kept = self.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MAX_RECONNECTS {
@@ -297,6 +302,7 @@ mod tests {
         stats.sent(&record, true);
         let null = &stats.snapshot("server", Vec::new(), Vec::new()).procedures[0];
         assert_eq!((null.sent_bytes, null.retransmissions), (2 * record.len() as u64, 1));
+        assert_eq!((stats.sent_again::<v3::Null>(), stats.sent_again::<v3::Rename>()), (1, 0));
     }
 
     #[test]

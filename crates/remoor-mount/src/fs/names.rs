@@ -254,6 +254,8 @@ impl Fs {
 
     /// RENAME, without what it means for names that are kept.
     pub(crate) async fn rename_on_server(&self, from: &At, to: &At, who: &Credential) -> Result<(), Errno> {
+        let node = self.kept_node(&from.dir, &from.name);
+        let sent_again = self.client.sent_again::<v3::Rename>();
         let change_from = self.change(&from.dir);
         let change_to = (from.dir.id != to.dir.id).then(|| self.change(&to.dir));
         let args = RenameArgs { from: from.place(), to: to.place() };
@@ -275,7 +277,35 @@ impl Fs {
         for at in [from, to] {
             self.our_name(&at.dir, |names| names.remove(&at.name));
         }
+        if status == NfsStat::NoEnt && self.client.sent_again::<v3::Rename>() != sent_again {
+            return self.renamed_before(node, from, to, who).await;
+        }
         Err(status.into())
+    }
+
+    /// A RENAME that was sent more than once found nothing to rename. The first sending may have done it, and its reply
+    /// was lost: then the object has its new name. That it has not must not be the end either: the kernel keeps that
+    /// there was nothing at `to` (`fuse_rename_common` drops only what was there).
+    async fn renamed_before(
+        &self,
+        node: Option<Arc<Node>>,
+        from: &At,
+        to: &At,
+        who: &Credential,
+    ) -> Result<(), Errno> {
+        let reply = self.call::<v3::Lookup, _, _>(who, to.place()).await?;
+        let found = reply.into_result().ok().map(|ok| ok.file);
+        match node.filter(|node| found.as_ref() == Some(&node.handle)) {
+            Some(node) => {
+                // As before a RENAME, for what is to be known after it.
+                self.our_name(&from.dir, |names| names.insert(from.name.clone(), Some(node.id)));
+                Ok(())
+            }
+            None => {
+                self.kernel.invalidate_entry(to.dir.id, &to.name);
+                Err(Errno::NOENT)
+            }
+        }
     }
 
     /// What is known of names after a RENAME.

@@ -109,9 +109,9 @@ pub enum Abandon {
 /// When a server that acknowledges but does not answer is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stuck {
-    /// After [`STUCK_AFTER`] when a second execution can do no harm: only idempotent calls are outstanding, or the
-    /// server replays across ports. Otherwise after `timeo`, because a server that takes one call at a time cannot
-    /// answer the in-band NULL while it is healthy.
+    /// After [`STUCK_AFTER`] when a second execution can do no harm (only idempotent calls are outstanding, or the
+    /// server replays across ports), and when the server has been seen to answer out of order. Otherwise after `timeo`,
+    /// because a server that takes one call at a time cannot answer the in-band NULL while it is healthy.
     #[default]
     Careful,
     /// After `timeo`, always.

@@ -125,6 +125,8 @@ pub struct Machine {
     pub(super) ports_in_use: u32,
     pub(super) ever_connected: bool,
     pub(super) counters: Counters,
+    /// The server has answered a call before one that was sent earlier on the same connection.
+    overtakes: bool,
     terminal: Option<Terminal>,
     not_responding: bool,
     non_idempotent: usize,
@@ -153,6 +155,7 @@ impl Machine {
             ports_in_use: 0,
             ever_connected: false,
             counters: Counters::default(),
+            overtakes: false,
             terminal: None,
             not_responding: false,
             non_idempotent: 0,
@@ -369,9 +372,10 @@ impl Machine {
         self.counters.stale_events += 1;
     }
 
-    /// Whether no outstanding call can do harm by being executed twice.
-    pub(super) fn moving_is_harmless(&self) -> bool {
-        self.config.server_replays || self.non_idempotent == 0
+    /// Whether an unanswered NULL is reason enough to leave: no outstanding call can do harm by being executed twice, or
+    /// the server is known not to keep a NULL waiting for the call before it.
+    pub(super) fn may_leave_stuck(&self) -> bool {
+        self.config.server_replays || self.non_idempotent == 0 || self.overtakes
     }
 
     /// Queues every outstanding call, in the order they were made, for the connection that has just taken over.
@@ -403,9 +407,20 @@ impl Machine {
         }
         match &mut self.current {
             Some(link) if link.inband == Some(xid) => link.inband = None,
-            _ => self.complete(now, xid, reply),
+            _ => {
+                self.overtakes |= self.overtook(xid);
+                self.complete(now, xid, reply);
+            }
         }
         self.heard(now);
+    }
+
+    /// Whether an older call than `xid` was sent and is not answered. Calls are first sent in the order they were made, on
+    /// every connection, so a server of one call at a time never answers like this.
+    fn overtook(&self, xid: u32) -> bool {
+        let oldest = self.calls.in_order().next().filter(|oldest| *oldest != xid);
+        let sent = |pending: &Pending| pending.sends > 0 && !pending.queued;
+        self.calls.get(xid).is_some() && oldest.and_then(|oldest| self.calls.get(oldest)).is_some_and(sent)
     }
 
     fn complete(&mut self, now: Instant, xid: u32, reply: Bytes) {

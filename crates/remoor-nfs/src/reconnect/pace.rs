@@ -113,10 +113,10 @@ impl Pace {
 
     /// Time an acknowledged NULL may stay unanswered. A short `timeo` is no limit to the doubling: a server that takes
     /// one call at a time and needs longer would be left again and again without finishing one.
-    pub(super) fn stuck_after(&self, config: &Config, harmless: bool) -> Duration {
+    pub(super) fn stuck_after(&self, config: &Config, soon: bool) -> Duration {
         let base = match config.stuck {
             Stuck::After(after) => after,
-            Stuck::Careful if harmless => STUCK_AFTER,
+            Stuck::Careful if soon => STUCK_AFTER,
             Stuck::Careful | Stuck::Timeo => config.timeo,
         };
         doubled(base, self.stuck_moves, TIMEO.max(config.timeo).max(base))

@@ -102,7 +102,7 @@ impl Machine {
         let Health::Suspect { asked_at } = link.health else { return };
         let conn = link.conn;
         let pause = (now.saturating_duration_since(asked_at) / 2).clamp(EVIDENCE_MIN, EVIDENCE_MAX);
-        let stuck_at = asked_at + self.pace.stuck_after(&self.config, self.moving_is_harmless());
+        let stuck_at = asked_at + self.pace.stuck_after(&self.config, self.may_leave_stuck());
         let next = if stuck_at > now { stuck_at.min(now + pause) } else { now + pause };
         self.timers.set(Timer::Evidence, next);
         self.push(Action::QueryAck { conn });
@@ -137,7 +137,7 @@ impl Machine {
     }
 
     fn verdict(&self, now: Instant, asked_at: Instant, ack: AckState) -> Option<MoveReason> {
-        let stuck_after = self.pace.stuck_after(&self.config, self.moving_is_harmless());
+        let stuck_after = self.pace.stuck_after(&self.config, self.may_leave_stuck());
         let dead_after = self.pace.path_dead_after(&self.config);
         match ack.unacked_for {
             Some(age) => (age >= dead_after && ack.retransmits > 0).then_some(MoveReason::PathDead),

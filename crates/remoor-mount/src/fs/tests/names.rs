@@ -2,7 +2,8 @@
 
 use remoor_nfs::v3::{self, Device, FileType, NfsStat, Sattr};
 
-use super::host::{Host, Mount, user};
+use super::host::{Host, Invalid, Mount, user};
+use super::relay::{Deed, is, reply};
 use crate::errno::Errno;
 use crate::fs::{Config, MAX_NAME, ROOT};
 
@@ -174,4 +175,43 @@ async fn renaming_to_a_name_nothing_is_known_of_may_do_nothing() {
     other.find(ROOT, "a").await.unwrap();
     other.rename("a", "b").await.unwrap();
     assert!(other.find(ROOT, "a").await.is_ok() && other.find(ROOT, "b").await.is_ok());
+}
+
+/// A mount whose first RENAME meets `first` and is not answered, and whose second finds nothing to rename.
+async fn rename_sent_twice(host: &Host, mut first: impl FnMut() -> Deed + Send + 'static) -> Mount {
+    let (mount, relay) = host.mount_relayed(Config::default()).await;
+    let quick = "noresvport,timeo=1".parse().unwrap();
+    mount.fs.client.reconfigure(&quick).await.unwrap();
+    let mut times = 0;
+    relay.rule(move |call| {
+        times += usize::from(is::<v3::Rename>(call));
+        match times {
+            _ if !is::<v3::Rename>(call) => Deed::Pass,
+            1 => first(),
+            _ => reply::<v3::Rename>(call, &v3::Res::Fail(NfsStat::NoEnt, v3::RenameWcc::default())),
+        }
+    });
+    mount
+}
+
+#[tokio::test]
+async fn a_rename_whose_reply_was_lost_and_that_another_node_is_asked_for_has_been_done() {
+    let host = Host::memory();
+    let never = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let mount = rename_sent_twice(&host, move || Deed::Hold(never.clone())).await;
+    let file = mount.make(ROOT, "a").await.node;
+    assert_eq!(mount.find(ROOT, "b").await, Err(Errno::NOENT));
+    mount.rename("a", "b").await.unwrap();
+    assert_eq!(mount.find(ROOT, "b").await.unwrap().node, file);
+    assert_eq!(mount.find(ROOT, "a").await, Err(Errno::NOENT));
+}
+
+#[tokio::test]
+async fn a_rename_sent_twice_that_was_not_done_is_none_and_the_kernel_asks_for_its_target() {
+    let host = Host::memory();
+    let mount = rename_sent_twice(&host, || Deed::Drop).await;
+    mount.make(ROOT, "a").await;
+    mount.told();
+    assert_eq!(mount.rename("a", "b").await, Err(Errno::NOENT));
+    assert!(mount.told().contains(&Invalid::Entry(ROOT, "b".into())));
 }

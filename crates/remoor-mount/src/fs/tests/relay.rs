@@ -19,6 +19,8 @@ use tokio::sync::{Semaphore, mpsc};
 pub(super) enum Deed {
     Pass,
     Reply(Record),
+    /// Nobody answers.
+    Drop,
     /// The server executes it; its reply waits for a permit.
     Hold(Arc<Semaphore>),
     /// The server gets it with a permit.
@@ -109,6 +111,7 @@ fn relay(client: TcpStream, server: TcpStream, rule: Arc<Mutex<Rule>>) {
                     });
                     None
                 }
+                Deed::Drop => None,
                 Deed::Hold(permits) => {
                     holding.lock().unwrap().insert(call.xid, permits);
                     calls.send(record).ok()

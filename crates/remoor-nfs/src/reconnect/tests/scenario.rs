@@ -100,6 +100,35 @@ fn an_explicit_stuck_rule_or_a_replaying_server_does_not_wait() {
 }
 
 #[test]
+fn a_server_that_answers_out_of_order_is_left_soon_when_it_is_stuck() {
+    let mut pair = Pair::connected(fresh(), 7);
+    pair.net.service = SECOND;
+    let slow = pair.call(false);
+    pair.run_for(10 * MS);
+    pair.net.service = MS;
+    let quick = pair.call(false);
+    pair.run_until_answered(2 * SECOND);
+    assert_eq!(pair.executed[0], [quick, slow]);
+    pair.fail_over(Node::Stuck);
+    pair.call(false);
+    let gap = pair.run_until_answered(3 * SECOND);
+    assert!(gap > STUCK_AFTER && gap < 2 * SECOND, "{gap:?}");
+    assert_eq!(pair.last_move().0, MoveReason::Stuck);
+}
+
+#[test]
+fn a_server_that_answers_in_order_is_given_timeo_however_many_calls_it_has() {
+    let mut pair = Pair::connected(fresh(), 7);
+    (pair.net.serial, pair.net.service) = (true, 20 * MS);
+    (0..20).for_each(|_| drop(pair.call(false)));
+    pair.run_until_answered(SECOND);
+    pair.fail_over(Node::Stuck);
+    pair.call(false);
+    pair.run_for(50 * SECOND);
+    assert_eq!(pair.machine.state(), State::Suspect);
+}
+
+#[test]
 fn a_slow_server_keeps_its_connection() {
     let mut pair = Pair::connected(fresh(), 8);
     pair.net.service = 20 * SECOND;
