@@ -166,6 +166,10 @@ impl<'a> Service<'a> {
         };
         match ended {
             Ended::Unmounted => {
+                // `umount -f` of a mount in use ends its calls, and leaves a mount point that nobody serves.
+                if let Err(error) = mounted.handle().unmount().await {
+                    tracing::warn!("{error}");
+                }
                 mounted.handle().tell_server().await;
                 tracing::info!("unmounted");
             }
