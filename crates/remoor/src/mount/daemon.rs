@@ -245,7 +245,8 @@ impl Doors {
     /// A mount works without a control socket, but metrics that were asked for must be there.
     fn open(mounted: &Mounted, desk: Arc<Desk>, order: &Order) -> Result<Self, Failed> {
         let metrics = order.metrics.map(|address| super::desk::metrics(address, desk.clone())).transpose()?;
-        let control = control::own_directory().ok_or_else(|| io::Error::other("XDG_RUNTIME_DIR is not set"));
+        let control = control::own_directory()
+            .ok_or_else(|| io::Error::other("neither XDG_RUNTIME_DIR nor HOME is set"));
         let control = control.and_then(|directory| open_control(&directory, mounted, desk));
         if let Err(error) = &control {
             tracing::warn!(
