@@ -36,7 +36,7 @@ fn head(status: &Status) -> String {
         ),
         format!(
             "{} open ({} accepted, {} evicted, {} refused, {} broken); {} refused for their port",
-            columns::counted(connections.open as u64, "connection"),
+            columns::counted(connections.open, "connection"),
             connections.accepted,
             connections.evicted,
             connections.refused,
