@@ -1,12 +1,14 @@
 //! Text in columns, for help and listings.
 
+use std::fmt;
+
 /// Widest line of any help text.
 pub(crate) const WIDTH: usize = 100;
 
 /// `head`, then `text` from column `indent` on, in lines of at most [`WIDTH`].
 pub(crate) fn row(head: &str, indent: usize, text: &str) -> String {
     let (mut out, mut line) = (String::new(), format!("{head:<indent$}"));
-    if head.chars().count() >= indent {
+    if !head.is_empty() && head.chars().count() >= indent {
         (out, line) = (head.to_owned() + "\n", " ".repeat(indent));
     }
     let mut words_begin = true;
@@ -20,6 +22,11 @@ pub(crate) fn row(head: &str, indent: usize, text: &str) -> String {
         words_begin = false;
     }
     out + &line + "\n"
+}
+
+/// `1 call`, `2 calls`.
+pub(crate) fn counted<N: fmt::Display + PartialEq + From<u8>>(n: N, what: &str) -> String {
+    format!("{n} {what}{}", if n == N::from(1) { "" } else { "s" })
 }
 
 /// Without control characters, which a terminal would obey: those of paths are the clients' word.
@@ -43,5 +50,6 @@ mod tests {
     #[test]
     fn a_long_head_has_its_own_line() {
         assert_eq!(row("  fsid=NUMBER", 8, "identity"), "  fsid=NUMBER\n        identity\n");
+        assert_eq!(row("", 0, "text alone"), "text alone\n");
     }
 }

@@ -12,8 +12,9 @@ use remoor_server::exports::{Status, Storage};
 use remoor_server::names::{Direct, Names};
 use serde_json::{Value, json};
 
+use crate::Failure;
+use crate::columns::{self, counted};
 use crate::drill::written;
-use crate::{Failure, columns};
 
 /// Check files in the form of exports(5), and explain them.
 #[derive(Debug, clap::Args)]
@@ -178,7 +179,7 @@ impl Report {
     }
 
     fn summary(&self) -> String {
-        let clients = self.exports.iter().map(|export| export.rules.len()).sum();
+        let clients: usize = self.exports.iter().map(|export| export.rules.len()).sum();
         format!(
             "{} for {}: {}, {}, {}",
             counted(self.exports.len(), "export"),
@@ -293,10 +294,6 @@ fn name(level: Level) -> &'static str {
         Level::Warning => "warning",
         Level::Note => "note",
     }
-}
-
-pub(crate) fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn place_json(origin: &Origin) -> (Option<String>, Option<usize>) {

@@ -10,7 +10,8 @@ use remoor_mount::options::fstab::{Line, OUR_TYPES};
 use remoor_mount::options::{Argument, Class, Group, OptionRow, Parsed, Spec, Status, table};
 use serde_json::{Value, json};
 
-use crate::exports::{capitalised, counted, list, pretty};
+use crate::columns::counted;
+use crate::exports::{capitalised, list, pretty};
 use crate::{Failure, columns};
 
 /// Column in which texts begin beside their options.

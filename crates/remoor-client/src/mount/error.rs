@@ -41,7 +41,7 @@ pub enum MountError {
         option: &'static str,
     },
     /// The server, or the network, has said no.
-    #[error("server {server} is not reached: {why}")]
+    #[error("server {server} is not reached: {why}; check that it runs and that its port is open")]
     Unreachable {
         /// The server's name.
         server: String,

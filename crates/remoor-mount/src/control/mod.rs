@@ -130,8 +130,8 @@ pub enum CallError {
     #[error("cannot ask the mount at {}: {source}; only root and the user who mounted it may", .target.display())]
     NotAllowed { target: PathBuf, source: io::Error },
     #[error(
-        "no process answers for the mount at {}: {source}; it has been killed, or it was mounted without a control socket; \
-         `umount -l {}` removes it",
+        "no process answers for the mount at {}: {source}; it was killed, and `umount -l {}` removes it, or its \
+         socket is elsewhere: its user's XDG_RUNTIME_DIR is not /run/user/UID",
         .target.display(), .target.display()
     )]
     Nobody { target: PathBuf, source: io::Error },

@@ -15,7 +15,10 @@ const OF_USERS: &str = "/run/user";
 /// Below a user's runtime directory.
 const BELOW: &str = "remoor/mounts";
 
-/// Where mounts of this process have their sockets; `None` for a user without a runtime directory.
+/// Below the home of a user without a runtime directory, as in a container or by su(1).
+const BELOW_HOME: &str = ".local/state/remoor/sockets";
+
+/// Where mounts of this process have their sockets; `None` for a user without a runtime directory and a home.
 pub fn own_directory() -> Option<PathBuf> {
     if geteuid().is_root() {
         return Some(OF_ROOT.into());
@@ -23,7 +26,8 @@ pub fn own_directory() -> Option<PathBuf> {
     let named = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let usual =
         || Some(PathBuf::from(OF_USERS).join(geteuid().as_raw().to_string())).filter(|dir| dir.is_dir());
-    named.or_else(usual).map(|dir| dir.join(BELOW))
+    let home = || env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(BELOW_HOME));
+    named.or_else(usual).map(|dir| dir.join(BELOW)).or_else(home)
 }
 
 /// The socket of the mount with this device.

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use remoor_client::mount::{Mounted, Places, Request};
-use remoor_client::{Observer, Resolver, SystemResolver};
+use remoor_client::mount::{MountError, Mounted, Places, Request};
+use remoor_client::{Observer, Resolver, SystemResolver, file};
+use remoor_nfs::mnt::MountStat;
 use remoor_nfs::reconnect::Notice;
 
 use super::Refused;
@@ -31,8 +32,23 @@ pub(super) async fn reach(
     };
     request.mount().await.map_err(|error| match error.is_temporary() {
         true => Refused::ForNow(error.to_string()),
-        false => Refused::ForGood(error.to_string()),
+        false => Refused::ForGood(told(&error, spec, options.connection.reserved)),
     })
+}
+
+/// A refusal of the export says nothing of its reason; from a reserved port it cannot be the port.
+fn told(error: &MountError, spec: &Spec, reserved: bool) -> String {
+    let MountError::Refused(file::Error::Mount { status: MountStat::Acces, .. }) = error else {
+        return error.to_string();
+    };
+    let why = match reserved {
+        true => "the server does not export it to this host; showmount -e lists what it exports",
+        false => {
+            "the server does not export it to this host, or only to ports below 1024 (`secure`); mount with \
+             resvport, or export it with insecure"
+        }
+    };
+    format!("mount of {spec}: {}: {why}", MountStat::Acces)
 }
 
 /// One host as it is, so that an address is taken for one; several with commas.
@@ -48,9 +64,7 @@ fn places(options: &MountOptions) -> Places {
 /// Tells the attempts to connect; later, nobody listens.
 fn observer(host: String, trying: Arc<dyn Fn(String) + Send + Sync>) -> Observer {
     Arc::new(move |_, notice| match notice {
-        Notice::AttemptFailed { port, .. } | Notice::AttemptTimedOut { port, .. } => {
-            trying(format!("trying {host} from port {port} ...: {notice}"));
-        }
+        Notice::AttemptFailed { .. } | Notice::AttemptTimedOut { .. } => trying(format!("{host}: {notice}")),
         _ => {}
     })
 }
@@ -107,6 +121,17 @@ mod tests {
         assert_eq!(resolved("127.0.0.1,127.0.0.2:/e", ""), ["127.0.0.1:2049", "127.0.0.2:2049"]);
         assert_eq!(resolved("127.0.0.1,[::1]:/e", "proto=tcp6"), ["[::1]:2049"]);
         assert_eq!(resolved("nowhere.invalid:/e", "addr=192.0.2.7"), ["192.0.2.7:2049"]);
+    }
+
+    #[test]
+    fn the_port_is_blamed_only_if_it_can_be() {
+        let refused = |status| MountError::from(file::Error::Mount { path: "/a".to_owned(), status });
+        let spec: Spec = "nas:/a".parse().unwrap();
+        let told = |status, reserved| told(&refused(status), &spec, reserved);
+        assert!(told(MountStat::Acces, false).contains("mount of nas:/a: MNT3ERR_ACCES"));
+        assert!(told(MountStat::Acces, false).contains("resvport"));
+        assert!(!told(MountStat::Acces, true).contains("resvport"));
+        assert!(told(MountStat::NoEnt, true).contains("no such export"));
     }
 
     #[test]

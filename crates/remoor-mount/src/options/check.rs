@@ -232,10 +232,13 @@ impl Review<'_> {
             );
         }
         if !has("nofail") && !has("noauto") {
-            self.note(
-                "a server that is away at boot stops the boot (systemd: emergency mode)",
-                "add nofail, or noauto,x-systemd.automount",
-            );
+            let text = match has("_netdev") {
+                true => {
+                    "a server that is away at boot holds the boot up, and remote-fs.target of systemd fails"
+                }
+                false => "a server that is away at boot stops the boot (systemd: emergency mode)",
+            };
+            self.note(text, "add nofail, or noauto,x-systemd.automount");
         }
     }
 }
@@ -293,6 +296,8 @@ mod tests {
         for text in ["from the same port", "locks hold among", "_netdev is missing", "stops the boot"] {
             assert!(texts.iter().any(|its| its.contains(text)), "{text}: {texts:?}");
         }
+        let holds = |options| found(options).into_iter().any(|(_, text)| text.contains("holds the boot up"));
+        assert_eq!([holds("_netdev"), holds("_netdev,nofail")], [true, false]);
         let spec: Spec = "a,b:/x".parse().unwrap();
         let several = Parsed::new(&spec, "nolock,rebind=fresh,frob", true).unwrap().review(&spec);
         assert_eq!(several.len(), 2);

@@ -42,7 +42,7 @@ pub(crate) struct ServerName {
 /// A URL that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UrlError {
-    #[error("{0:?} is not an nfs:// URL; write nfs://SERVER[:PORT]/EXPORT/PATH[?OPTIONS]")]
+    #[error("{0:?} is not an nfs:// URL; write {instead}", instead = instead(.0))]
     Scheme(String),
     #[error("{0:?} names no server; write nfs://SERVER/EXPORT/PATH")]
     NoServer(String),
@@ -58,6 +58,16 @@ pub(crate) enum UrlError {
     Version(String, String),
     #[error("{0:?}: {1}")]
     Option(String, OptionError),
+}
+
+/// As a URL what is written as for mount(8).
+fn instead(text: &str) -> String {
+    match text.split_once(":/") {
+        Some((server, path)) if !server.is_empty() && !server.contains('/') => {
+            format!("nfs://{server}/{}", path.trim_start_matches('/'))
+        }
+        _ => "nfs://SERVER[:PORT]/EXPORT/PATH[?OPTIONS]".to_owned(),
+    }
 }
 
 /// Whether this is meant as a URL rather than as a local path.
@@ -263,6 +273,7 @@ mod tests {
     fn mistakes_are_named() {
         for (text, expected) in [
             ("/srv/a", "is not an nfs:// URL"),
+            ("fs1:/srv/a", "write nfs://fs1/srv/a"),
             ("nfs:///srv", "names no server"),
             ("nfs://h:0/srv", "\"0\" is not a port"),
             ("nfs://h/a%2", "% is followed"),

@@ -109,8 +109,9 @@ impl<'a> Service<'a> {
     async fn keep_trying(&mut self) -> Result<Mounted, Failed> {
         let give_up = Instant::now() + self.mounting.options.retry();
         let mut pause = FIRST_PAUSE;
+        let mut first = true;
         loop {
-            let refused = match self.attempt().await? {
+            let refused = match self.attempt(first).await? {
                 Ok(mounted) => return Ok(mounted),
                 Err(refused) => refused,
             };
@@ -119,12 +120,12 @@ impl<'a> Service<'a> {
             }
             self.tell_failed_try(&refused, pause)?;
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            (pause, first) = ((pause * 2).min(LONGEST_PAUSE), false);
         }
     }
 
-    /// One try; the outer error is that nobody waits for it any more.
-    async fn attempt(&mut self) -> Result<Result<Mounted, Refused>, Failed> {
+    /// One try, which is told in steps if it is the first; the outer error is that nobody waits for it any more.
+    async fn attempt(&mut self, first: bool) -> Result<Result<Mounted, Refused>, Failed> {
         let (trying, mut tried) = tokio::sync::mpsc::unbounded_channel();
         let attempt = self.mounting.attempt(TRY, move |what| {
             // Nobody listens only if the attempt is over.
@@ -134,7 +135,7 @@ impl<'a> Service<'a> {
         loop {
             tokio::select! {
                 biased;
-                Some(what) = tried.recv() => {
+                Some(what) = tried.recv(), if first => {
                     self.reporter.tell(&Report::Trying(what)).map_err(|_| interrupted())?;
                 }
                 outcome = &mut attempt => return Ok(outcome),
@@ -166,6 +167,10 @@ impl<'a> Service<'a> {
         };
         match ended {
             Ended::Unmounted => {
+                // `umount -f` of a mount in use ends its calls, and leaves a mount point that nobody serves.
+                if let Err(error) = mounted.handle().unmount().await {
+                    tracing::warn!("{error}");
+                }
                 mounted.handle().tell_server().await;
                 tracing::info!("unmounted");
             }
@@ -241,7 +246,8 @@ impl Doors {
     /// A mount works without a control socket, but metrics that were asked for must be there.
     fn open(mounted: &Mounted, desk: Arc<Desk>, order: &Order) -> Result<Self, Failed> {
         let metrics = order.metrics.map(|address| super::desk::metrics(address, desk.clone())).transpose()?;
-        let control = control::own_directory().ok_or_else(|| io::Error::other("XDG_RUNTIME_DIR is not set"));
+        let control = control::own_directory()
+            .ok_or_else(|| io::Error::other("neither XDG_RUNTIME_DIR nor HOME is set"));
         let control = control.and_then(|directory| open_control(&directory, mounted, desk));
         if let Err(error) = &control {
             tracing::warn!(

@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use remoor_client::stats::Connection;
 use remoor_mount::control::MountEntry;
 use remoor_mount::status::{Hits, Status};
 use serde::Serialize;
@@ -11,6 +12,8 @@ use crate::columns;
 
 /// Reconnects that are shown, the latest; `--json` has more.
 const MAX_RECONNECTS: usize = 8;
+/// State of a connection that carries calls.
+const READY: &str = "ready";
 /// Column of the text beside a heading.
 const BESIDE: usize = 13;
 
@@ -69,16 +72,14 @@ fn beside(heading: &str, text: &str) -> String {
 
 fn connections(status: &Status) -> String {
     let client = &status.client;
-    let line = |connection: &remoor_client::stats::Connection| {
+    let line = |connection: &Connection| {
         let address = connection.server_address.as_deref().unwrap_or("no address yet");
-        let port = connection.source_port.map_or_else(|| "no port".to_owned(), |port| format!("port {port}"));
-        let since = connection.connected_unix_ms.map_or_else(String::new, |ms| format!(" for {}", ago(ms)));
-        let responding = if connection.responding { "" } else { ", server not responding" };
-        let failure = connection.last_failure.as_ref().filter(|_| !connection.responding);
-        let failure = failure.map_or_else(String::new, |why| format!(", last attempt: {why}"));
         let text = format!(
-            "{} at {address} from {port}, {}{since}{responding}{failure}; {} reconnects, {} attempts",
-            client.server, connection.state, connection.reconnects, connection.attempts
+            "{} at {address}{}; {}, {}",
+            client.server,
+            standing(connection),
+            columns::counted(connection.reconnects, "reconnect"),
+            columns::counted(connection.attempts, "attempt")
         );
         beside("server", &text)
     };
@@ -86,7 +87,18 @@ fn connections(status: &Status) -> String {
     let oldest = client.in_flight.first().map_or_else(String::new, |call| {
         format!(", the oldest {} {} for {}", call.program, call.name, duration(call.age_secs))
     });
-    lines + &beside("in flight", &format!("{} calls{oldest}", client.in_flight_calls))
+    lines + &beside("in flight", &(columns::counted(client.in_flight_calls, "call") + &oldest))
+}
+
+/// Where a connection leaves from and since when; without one, why the last attempt failed.
+fn standing(connection: &Connection) -> String {
+    let port = connection.source_port.map_or_else(String::new, |port| format!(" from port {port}"));
+    let since = connection.connected_unix_ms.filter(|_| connection.state == READY);
+    let since = since.map_or_else(String::new, |ms| format!(" for {}", ago(ms)));
+    let failure = connection.last_failure.as_ref().filter(|_| connection.state != READY);
+    let failure = failure.map_or_else(String::new, |why| format!(", last attempt: {why}"));
+    let responding = if connection.responding { "" } else { ", server not responding" };
+    format!("{port}, {}{since}{responding}{failure}", connection.state)
 }
 
 /// How long ago.
@@ -98,10 +110,10 @@ fn ago(unix_ms: u64) -> String {
 fn data(status: &Status) -> String {
     let kept = &status.kept;
     let text = format!(
-        "{} written and not yet stable on the server, {} read ahead, {} objects known",
+        "{} written and not yet stable on the server, {} read ahead, {} known",
         bytes(kept.unstable_bytes),
         bytes(kept.read_ahead_bytes),
-        kept.nodes
+        columns::counted(kept.nodes, "object")
     );
     beside("data", &text)
 }
@@ -143,12 +155,13 @@ fn procedure_rows(status: &Status) -> Vec<Vec<String>> {
     let header =
         cells(["procedure", "calls", "median", "99 %", "longest", "sent", "received", "again", "errors"]);
     let rows = status.client.procedures.iter().map(|row| {
+        let latency = |us: f64| if row.answered == 0 { "-".to_owned() } else { micros(us.round() as u64) };
         vec![
             format!("{} {}", row.program, row.name),
             row.calls.to_string(),
-            micros(row.latency.p50_us.round() as u64),
-            micros(row.latency.p99_us.round() as u64),
-            micros(row.latency.max_us),
+            latency(row.latency.p50_us),
+            latency(row.latency.p99_us),
+            latency(row.latency.max_us as f64),
             bytes(row.sent_bytes),
             bytes(row.received_bytes),
             row.retransmissions.to_string(),
@@ -156,4 +169,29 @@ fn procedure_rows(status: &Status) -> Vec<Vec<String>> {
         ]
     });
     std::iter::once(header).chain(rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(state: &str, port: Option<u16>, responding: bool) -> Connection {
+        let connection = serde_json::json!({
+            "state": state, "responding": responding, "server_address": "192.0.2.1:2049", "source_port": port,
+            "connected_unix_ms": 0, "attempts": 8, "failed_attempts": 7, "last_failure": "connection refused",
+            "reconnects": 0, "suspicions": 0, "false_alarms": 0, "resent_calls": 0, "retransmitted_calls": 0,
+            "stray_replies": 0, "reply_time_us": 0,
+        });
+        serde_json::from_value(connection).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_told_while_there_is_no_connection() {
+        let lost = standing(&connection("backing-off", None, true));
+        assert_eq!(lost, ", backing-off, last attempt: connection refused");
+        let hung = standing(&connection("suspect", Some(700), false));
+        assert!(hung.starts_with(" from port 700, suspect, server not responding"), "{hung}");
+        let ready = standing(&connection("ready", Some(700), true));
+        assert!(ready.starts_with(" from port 700, ready for ") && !ready.contains("refused"), "{ready}");
+    }
 }

@@ -35,13 +35,13 @@ fn head(status: &Status) -> String {
             duration(status.uptime_secs)
         ),
         format!(
-            "{} connections open ({} accepted, {} evicted, {} refused, {} broken); {} calls refused for their port",
-            connections.open,
+            "{} open ({} accepted, {} evicted, {} refused, {} broken); {} refused for their port",
+            columns::counted(connections.open, "connection"),
             connections.accepted,
             connections.evicted,
             connections.refused,
             connections.broken,
-            status.port_refusals
+            columns::counted(status.port_refusals, "call")
         ),
         format!("{} calls, {:.1} a second {}", status.calls, status.calls_per_second, rate_span(status)),
         replays(&status.replays),
