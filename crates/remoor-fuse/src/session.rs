@@ -171,11 +171,11 @@ impl<F: Filesystem> Reader<F> {
         loop {
             let mut guard = ready.ready(interest).await?;
             match self.batch(&mut buffer)? {
-                Batch::More => {}
+                Batch::More => yield_now().await,
+                // The next wait lets others have their turn.
                 Batch::Empty => guard.clear_ready_matching(Ready::READABLE | Ready::ERROR),
                 Batch::Ended(ended) => return Ok(ended),
             }
-            yield_now().await;
         }
     }
 
