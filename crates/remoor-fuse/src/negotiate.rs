@@ -70,7 +70,7 @@ fn wanted(config: &Config) -> u64 {
     let optional = [
         (config.atomic_o_trunc, init::ATOMIC_O_TRUNC),
         (config.handle_killpriv, init::HANDLE_KILLPRIV_V2),
-        (config.readdirplus, init::DO_READDIRPLUS | init::READDIRPLUS_AUTO),
+        (config.readdirplus, init::DO_READDIRPLUS),
     ];
     optional.iter().filter(|(on, _)| *on).fold(WANTED, |all, (_, flag)| all | flag)
 }
@@ -129,6 +129,13 @@ mod tests {
         let (writeback_cache, auto_inval_data, locks) = (1 << 16, 1 << 12, 1 << 1 | 1 << 10);
         assert_eq!(flags_of(&out) & (writeback_cache | auto_inval_data | locks), 0);
         assert_eq!(flags_of(&out) & WANTED, WANTED);
+    }
+
+    #[test]
+    fn every_buffer_of_a_directory_has_attributes() {
+        let (_, out) = agree(&OFFERED, &Config::default());
+        let (plus, where_looked_up) = (1 << 13, 1 << 14);
+        assert_eq!(flags_of(&out) & (plus | where_looked_up), plus);
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub struct Config {
     pub atomic_o_trunc: bool,
     /// The file system clears setuid and setgid bits where it is told `kill_suidgid`; else the kernel does by SETATTR.
     pub handle_killpriv: bool,
-    /// READDIRPLUS is used where the kernel finds that attributes are looked at.
+    /// Directories are read by READDIRPLUS. By the kernel's own judgement (FUSE_READDIRPLUS_AUTO) it would be the first
+    /// buffer of each directory only until a name was looked up, and du(1) looks up none before it has read them all.
     pub readdirplus: bool,
     /// Which interrupts end a request.
     pub interrupts: InterruptPolicy,
@@ -170,11 +171,11 @@ impl<F: Filesystem> Reader<F> {
         loop {
             let mut guard = ready.ready(interest).await?;
             match self.batch(&mut buffer)? {
-                Batch::More => {}
+                Batch::More => yield_now().await,
+                // The next wait lets others have their turn.
                 Batch::Empty => guard.clear_ready_matching(Ready::READABLE | Ready::ERROR),
                 Batch::Ended(ended) => return Ok(ended),
             }
-            yield_now().await;
         }
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use remoor_nfs::v3::{
-    self, CreateOk, Device, DeviceData, DirOp, FileHandle, FileType, LinkArgs, MkdirArgs, MknodArgs,
+    self, CreateOk, Device, DeviceData, DirOp, Fattr, FileHandle, FileType, LinkArgs, MkdirArgs, MknodArgs,
     MknodData, NfsStat, RenameArgs, Res, Sattr, SymlinkArgs, WccData,
 };
 
+use super::attributes::Stamp;
 use super::call::Change;
 use super::lookup::place;
 use super::node::{Node, NodeId, Place};
@@ -117,11 +118,7 @@ impl Fs {
         })?;
         self.our_name(dir, |names| names.remove(name));
         match (ok.file, ok.attr) {
-            (Some(file), Some(attr)) => {
-                let node = self.nodes.enter(&file, &attr);
-                self.learn(&node, &attr, asked);
-                self.entered(dir, name, &node, self.ask())
-            }
+            (Some(file), Some(attr)) => self.made_known(dir, name, (&file, &attr), asked),
             (Some(file), None) => self.made_handle(dir, name, &file, who).await,
             // A server may leave the handle out (RFC 1813 section 3.3.8).
             (None, _) => match self.look_up(dir, name, who).await? {
@@ -129,6 +126,20 @@ impl Fs {
                 super::Lookup::Missing { .. } => Err(Errno::STALE),
             },
         }
+    }
+
+    /// The entry of what was made under `name`, whose attributes a reply to a question asked at `asked` told.
+    pub(crate) fn made_known(
+        &self,
+        dir: &Node,
+        name: &[u8],
+        (file, attr): (&FileHandle, &Fattr),
+        asked: Stamp,
+    ) -> Result<Entry, Errno> {
+        self.our_name(dir, |names| names.remove(name));
+        let node = self.nodes.enter(file, attr);
+        self.learn(&node, attr, asked);
+        self.entered(dir, name, &node, self.ask())
     }
 
     /// The entry of what was made under `name`, of which only the handle is known.

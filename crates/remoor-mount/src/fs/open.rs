@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use remoor_nfs::v3::{
-    self, CreateArgs, CreateHow, CreateOk, FileHandle, FileType, NfsStat, Res, Sattr, SetTime,
+    self, CreateArgs, CreateHow, CreateOk, Fattr, FileHandle, FileType, NfsStat, Res, Sattr, SetTime,
 };
 
+use super::attributes::Stamp;
 use super::data::OpenData;
 use super::inode::wanted;
 use super::lookup::place;
@@ -209,18 +210,17 @@ impl Fs {
     /// Closes an open file. It is done to its end whether or not anybody waits.
     pub async fn release(self: &Arc<Self>, id: OpenId) -> Result<(), Errno> {
         let file = self.opens.remove(id).ok_or(Errno::BADF)?;
-        let fs = self.clone();
-        let work = async move {
-            match file.node.closed() {
-                None => fs.data_release(&file),
-                Some(silly) => {
-                    fs.data_discard(&file);
-                    fs.remove_silly(silly).await;
-                }
-            }
-            Ok(())
+        let Some(silly) = file.node.closed() else {
+            self.data_release(&file);
+            return Ok(());
         };
-        Self::to_the_end(work).await
+        self.data_discard(&file);
+        let fs = self.clone();
+        Self::to_the_end(async move {
+            fs.remove_silly(silly).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Creates a regular file with permission bits `mode` and opens it, or opens what has the name if `flags` permit.
@@ -280,7 +280,8 @@ impl Fs {
             match self.create_exclusive(dir, name, mode, who).await {
                 Err(Errno::OPNOTSUPP) => self.lacks.exclusive.store(true, Relaxed),
                 Err(error) => return Err(error),
-                Ok(file) => return self.made_handle(dir, name, &file, who).await,
+                Ok((file, Some(attr), asked)) => return self.made_known(dir, name, (&file, &attr), asked),
+                Ok((file, None, _)) => return self.made_handle(dir, name, &file, who).await,
             }
         }
         let how = CreateHow::Guarded(Sattr { mode: Some(mode), ..Sattr::default() });
@@ -289,14 +290,15 @@ impl Fs {
         self.made(dir, name, change, reply, who).await
     }
 
-    /// CREATE with a verifier, then the attributes, whose place the verifier took (RFC 1813 section 3.3.8).
+    /// CREATE with a verifier, then the attributes, whose place the verifier took (RFC 1813 section 3.3.8). Returns them
+    /// as they are then, if the server tells, and when they were asked for.
     async fn create_exclusive(
         self: &Arc<Self>,
         dir: &Arc<Node>,
         name: &[u8],
         mode: u32,
         who: &Arc<Credential>,
-    ) -> Result<FileHandle, Errno> {
+    ) -> Result<(FileHandle, Option<Fattr>, Stamp), Errno> {
         let (fs, dir, who) = (self.clone(), dir.clone(), who.clone());
         let place = place(&dir, name);
         Self::to_the_end(async move {
@@ -315,12 +317,14 @@ impl Fs {
                 ..Sattr::default()
             };
             let args = v3::SetattrArgs { file: file.clone(), attr, guard: None };
-            let set = fs.call::<v3::Setattr, _, _>(&who, args).await?.into_result();
-            if let Err(status) = set {
-                fs.call::<v3::Remove, _, _>(&who, place).await?;
-                return Err(status.into());
+            let asked = fs.ask();
+            match fs.call::<v3::Setattr, _, _>(&who, args).await?.into_result() {
+                Ok(wcc) => Ok((file, wcc.after, asked)),
+                Err(status) => {
+                    fs.call::<v3::Remove, _, _>(&who, place).await?;
+                    Err(status.into())
+                }
             }
-            Ok(file)
         })
         .await
     }

@@ -111,8 +111,10 @@ impl Adapter {
             Operation::Setxattr { .. }
             | Operation::Getxattr { .. }
             | Operation::Listxattr { .. }
-            | Operation::Removexattr { .. } => Err(Failure::OPNOTSUPP),
-            Operation::CopyFileRange { .. } => Err(Failure::NOSYS),
+            | Operation::Removexattr { .. }
+            // The kernel asks once, and answers EOPNOTSUPP itself from then on; else every write(2) would ask for
+            // "security.capability" (`fuse_getxattr`, `file_remove_privs`).
+            | Operation::CopyFileRange { .. } => Err(Failure::NOSYS),
             Operation::Syncfs { .. } => self.fs.sync_all().await.map(|()| Reply::Empty),
             other => self.on_name(caller, other).await,
         }
@@ -187,12 +189,12 @@ impl Adapter {
         match operation {
             Operation::Open { node, flags, .. } => {
                 let opened = fs.open(caller, id(node), opening(flags)).await?;
-                Ok(Reply::Opened { fh: opened.id.0, flags: how(&opened) })
+                Ok(Reply::Opened { fh: opened.id.0, flags: how(&opened, opening(flags)) })
             }
             Operation::Create { parent, name, mode, flags, .. } => {
                 let mode = mode & 0o7777;
                 let (made, opened) = fs.create(caller, id(parent), &name, mode, opening(flags)).await?;
-                Ok(Reply::Created(entry(&made), opened.id.0, how(&opened)))
+                Ok(Reply::Created(entry(&made), opened.id.0, how(&opened, opening(flags))))
             }
             Operation::Read { fh, offset, size, flags, .. } => {
                 fs.read(OpenId(fh), offset, size, opening(flags)).await.map(Reply::Data)
@@ -237,7 +239,21 @@ impl Adapter {
     }
 }
 
-/// How the kernel treats an open file.
-fn how(opened: &Opened) -> Opening {
-    Opening { keep_cache: opened.keep_data, ..Opening::default() }
+/// How the kernel treats an open file. A close of what cannot be written has nothing to flush.
+fn how(opened: &Opened, flags: OpenFlags) -> Opening {
+    Opening { keep_cache: opened.keep_data, noflush: !flags.write(), ..Opening::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_is_told_only_of_files_that_may_have_been_written() {
+        let opened = Opened { id: OpenId(1), keep_data: true };
+        for (flags, flushed) in [(libc::O_RDONLY, false), (libc::O_WRONLY, true), (libc::O_RDWR, true)] {
+            let how = how(&opened, OpenFlags(flags));
+            assert_eq!((how.noflush, how.keep_cache), (!flushed, true), "{flags}");
+        }
+    }
 }

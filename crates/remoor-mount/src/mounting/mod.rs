@@ -26,6 +26,10 @@ use crate::fuse::{Adapter, ToKernel};
 use crate::options::{Flags, MountOptions, RemountError, Spec};
 use crate::status::Status;
 
+/// How far the kernel reads ahead, in KiB: one request of the size that the kernel has at most by default. At its usual
+/// 128 KiB a stream costs eight times as many.
+const READ_AHEAD_KIB: u32 = 1024;
+
 /// What is to be mounted.
 #[derive(Debug, Clone)]
 pub struct Mounting {
@@ -135,6 +139,10 @@ impl Mounting {
         );
         let session = session.map_err(broken)?;
         kernel.attach(session.notifier());
+        if let Err(error) = remoor_fuse::set_read_ahead(&self.target, READ_AHEAD_KIB) {
+            // Only root may.
+            tracing::debug!("the kernel reads ahead as it does by default: {error}");
+        }
         let entry = mountinfo::at(&self.target).map_err(broken)?;
         let entry = entry.ok_or_else(|| Refused::ForGood("it was unmounted at once".to_owned()))?;
         let shared = Shared {

@@ -186,3 +186,14 @@ async fn what_is_not_open_cannot_be_closed() {
     mount.fs.release(id).await.unwrap();
     assert_eq!(mount.fs.release(id).await, Err(Errno::BADF));
 }
+
+#[tokio::test]
+async fn an_exclusive_create_asks_for_nothing_it_was_told() {
+    let host = Host::memory();
+    let mount = host.mount().await;
+    let before = host.calls("GETATTR");
+    let (made, _) = mount.fs.create(&user(0), ROOT, b"f", 0o640, EXCL).await.unwrap();
+    assert_eq!(host.calls("GETATTR"), before, "SETATTR has told the attributes");
+    assert_eq!((made.attr.attr.mode & 0o7777, made.attr.attr.size), (0o640, 0));
+    assert!(!made.valid.is_zero() && !made.attr.valid.is_zero(), "the kernel may keep both");
+}
