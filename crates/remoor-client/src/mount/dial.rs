@@ -1,4 +1,5 @@
 //! One call over a short connection of its own: to the portmapper, and to a MOUNT program that is not where NFS is.
+//! MOUNT goes from a reserved port where NFS does, because a `secure` export looks at both.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +17,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::call::seed;
 
-/// Longest reply: a file handle and its flavors, or a port.
-const MAX_REPLY: usize = 64 << 10;
+/// Longest reply: a list of exports.
+const MAX_REPLY: usize = 1 << 20;
 /// Source ports tried that somebody else holds.
 const MAX_PORTS: usize = 32;
 /// Every call has a connection of its own.
@@ -25,7 +26,8 @@ const XID: u32 = 1;
 
 /// A call without a result.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DialError {
+#[allow(missing_docs, reason = "the message says it")]
+pub enum DialError {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("cannot connect to {0}: {1}")]
@@ -39,7 +41,7 @@ pub(crate) enum DialError {
 }
 
 /// Calls `P` at `dest`, from a reserved port or from any. It has all the time in the world: the caller has the clock.
-pub(crate) async fn call<P: Procedure>(
+pub async fn call<P: Procedure>(
     dest: SocketAddr,
     reserved: bool,
     credential: &OpaqueAuth,

@@ -6,7 +6,7 @@
 //! | `dial` | one call over a connection of its own |
 //! | `error` | what went wrong, and whether to try again |
 
-mod dial;
+pub mod dial;
 mod error;
 mod find;
 
