@@ -250,7 +250,8 @@ impl Limits {
             read: config.rsize.clamp(1, most(|info| info.rtmax)),
             write: config.wsize.clamp(1, most(|info| info.wtmax)),
             directory: most(|info| info.dtpref).clamp(MIN_CHUNK, MAX_CHUNK),
-            file: info.as_ref().map_or(u64::MAX, |info| info.maxfilesize),
+            // Some servers leave it 0 (`nfs_super_set_maxbytes`).
+            file: info.as_ref().map(|info| info.maxfilesize).filter(|most| *most > 0).unwrap_or(u64::MAX),
             name: if name == 0 { MAX_NAME as u32 } else { name.min(MAX_NAME as u32) },
         }
     }
@@ -259,4 +260,34 @@ impl Limits {
 fn no_result(error: &CallError) -> Errno {
     tracing::debug!("{error}");
     Errno::from(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use remoor_nfs::v3::{FsinfoOk, Time};
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_tells_no_largest_file_has_none() {
+        let time_delta = Time { seconds: 0, nanos: 1 };
+        for (told, most) in [(0, u64::MAX), (1 << 40, 1 << 40)] {
+            let (rtmax, rtpref, rtmult, wtmax, wtpref, wtmult, dtpref) = (0, 0, 0, 0, 0, 0, 0);
+            let (attr, maxfilesize, properties) = (None, told, 0);
+            let info = FsinfoOk {
+                attr,
+                rtmax,
+                rtpref,
+                rtmult,
+                wtmax,
+                wtpref,
+                wtmult,
+                dtpref,
+                maxfilesize,
+                time_delta,
+                properties,
+            };
+            assert_eq!(Limits::new(&Config::default(), Some(info), None).file, most);
+        }
+    }
 }

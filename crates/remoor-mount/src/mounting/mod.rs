@@ -257,6 +257,20 @@ impl Handle {
         self.0.fs.write_back(within).await
     }
 
+    /// Once the kernel asks no more: writes back what is left, as of a process that was killed, and removes the names of
+    /// files that were open while they had none, for at most this long. Tells whether all of it was written.
+    pub async fn finish(&self, within: Duration) -> bool {
+        let start = Instant::now();
+        let written = self.flush(within).await;
+        let left = within.saturating_sub(start.elapsed());
+        let removed = tokio::time::timeout(left, self.0.fs.remove_all_silly()).await;
+        tracing::debug!(
+            "names of removed files: {}",
+            if removed.is_ok() { "none left" } else { "some left" }
+        );
+        written
+    }
+
     /// Takes the mount away from its mount point. Files that are open are served on.
     pub async fn unmount(&self) -> Result<(), MountError> {
         let (target, device) = (self.0.mounting.target.clone(), self.0.device.clone());

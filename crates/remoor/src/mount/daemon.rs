@@ -165,6 +165,10 @@ impl<'a> Service<'a> {
             () = stop.asked() => end(&mut mounted).await,
             () = wishes.unmount() => end(&mut mounted).await,
         };
+        // The kernel drops what it has not sent of closes, and an unmount waits for nobody that was killed.
+        if !mounted.handle().finish(FLUSH).await {
+            tracing::error!("not everything was written back within {} s: data is lost", FLUSH.as_secs());
+        }
         match ended {
             Ended::Unmounted => {
                 // `umount -f` of a mount in use ends its calls, and leaves a mount point that nobody serves.

@@ -1,6 +1,7 @@
 //! Servers that go away, and mounts of them.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::Test;
-use crate::site::{PATIENCE, Site, eventually};
+use crate::site::{PATIENCE, Site, eventually, names};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_hard_mount_waits_and_loses_nothing", a_hard_mount_waits_and_loses_nothing),
@@ -24,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("every_connection_has_a_port_of_its_own", every_connection_has_a_port_of_its_own),
     ("resvport_leaves_from_reserved_ports", resvport_leaves_from_reserved_ports),
     ("unmounting_ends_the_process", unmounting_ends_the_process),
+    ("what_a_killed_process_wrote_survives_the_unmount", what_a_killed_process_wrote_survives_the_unmount),
     ("a_server_that_is_away_is_an_error_in_time", a_server_that_is_away_is_an_error_in_time),
 ];
 
@@ -203,6 +205,30 @@ fn unmounting_ends_the_process() {
     assert!(good, "{said}");
     eventually("the daemon ends", || test_kill_process(daemon).is_err());
     assert!(source_ports(site.port).is_empty());
+}
+
+fn what_a_killed_process_wrote_survives_the_unmount() {
+    let mut site = Site::plain();
+    let mount = site.mount("");
+    let (file, removed) = (mount.path("f"), mount.path("removed"));
+    let mut cat = Command::new("cat");
+    cat.stdout(File::create(file).unwrap()).stderr(File::create(&removed).unwrap());
+    let mut child = cat.stdin(Stdio::piped()).spawn().unwrap();
+    drop(cat);
+    fs::remove_file(removed).unwrap();
+    let daemon = mount.daemon();
+    site.kill();
+    child.stdin.as_mut().unwrap().write_all(b"held").unwrap();
+    eventually("it is accepted", || mount.status()["kept"]["unstable_bytes"].as_u64() > Some(0));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(mount.unmount(&["-l"]).0, "all its files are closed");
+    // Longer than it takes to tell the server goodbye.
+    thread::sleep(Duration::from_secs(6));
+    site.start();
+    eventually("the daemon ends", || test_kill_process(daemon).is_err());
+    assert_eq!(fs::read(site.native().join("f")).unwrap(), b"held");
+    assert_eq!(names(&site.native()), ["f"], "a file that was open while it was removed is gone");
 }
 
 fn a_server_that_is_away_is_an_error_in_time() {

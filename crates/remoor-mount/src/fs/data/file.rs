@@ -175,8 +175,12 @@ impl Held {
         Some(mark)
     }
 
-    /// Asks for what has become old to be written or committed.
+    /// Asks for what has become old to be written or committed, once what was asked for before is: a mark that moves on
+    /// faster than the server writes is never reached, and whoever waits in fsync would wait for it.
     pub(super) fn want_by_age(&mut self, now: Instant) {
+        if self.stable.is_some_and(|mark| !self.is_stable_since(mark)) {
+            return;
+        }
         let old = |since: Option<Instant>, age| since.is_some_and(|since| now >= since + age);
         if old(self.unstable_since, COMMIT_AGE) {
             self.want_stable();
@@ -281,4 +285,37 @@ pub(super) struct Sum {
     pub(super) before: usize,
     pub(super) after: usize,
     pub(super) stable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use remoor_nfs::v3::StableHow;
+    use remoor_rpc::auth::{AuthSys, OpaqueAuth};
+
+    use super::*;
+
+    const SIZE: usize = 32 << 10;
+
+    fn written(held: &mut Held, at: u64, now: Instant) {
+        let auth = OpaqueAuth::sys(&AuthSys::new("test", 0, 0));
+        let who = Arc::new(Credential { identity: 1, uid: 0, gid: 0, auth });
+        held.write(&who, SIZE as u32, (at, vec![1; SIZE].into()), now).unwrap();
+    }
+
+    #[test]
+    fn a_writer_who_goes_on_does_not_put_off_what_fsync_waits_for() {
+        let (mut held, mut now) = (Held::default(), Instant::now());
+        written(&mut held, 0, now);
+        let fsync = held.want_stable().unwrap();
+        let Some((Job::Write(write), _)) = held.next_job() else { panic!("nothing to write") };
+        written(&mut held, SIZE as u64, now);
+        now += 2 * COMMIT_AGE;
+        held.want_by_age(now);
+        let verf = WriteVerf::default();
+        let wrote = Wrote { count: SIZE as u32, committed: StableHow::Unstable, verf };
+        held.wrote(write.id, Ok(wrote), now);
+        let mut jobs = std::iter::from_fn(|| held.next_job());
+        assert!(jobs.any(|(job, _)| matches!(job, Job::Commit(_))), "the rest is still on its way");
+        assert!(!held.is_stable_since(fsync));
+    }
 }
