@@ -158,8 +158,7 @@ impl Drop for Opening<'_> {
         if !self.done
             && let Some(silly) = self.node.closed()
         {
-            let fs = self.fs.clone();
-            tokio::spawn(async move { fs.remove_silly(silly).await });
+            tokio::spawn(self.fs.remove_silly(silly));
         }
     }
 }
@@ -209,18 +208,17 @@ impl Fs {
     /// Closes an open file. It is done to its end whether or not anybody waits.
     pub async fn release(self: &Arc<Self>, id: OpenId) -> Result<(), Errno> {
         let file = self.opens.remove(id).ok_or(Errno::BADF)?;
-        let fs = self.clone();
-        let work = async move {
-            match file.node.closed() {
-                None => fs.data_release(&file),
-                Some(silly) => {
-                    fs.data_discard(&file);
-                    fs.remove_silly(silly).await;
-                }
-            }
-            Ok(())
+        let Some(silly) = file.node.closed() else {
+            self.data_release(&file);
+            return Ok(());
         };
-        Self::to_the_end(work).await
+        self.data_discard(&file);
+        let removed = self.remove_silly(silly);
+        Self::to_the_end(async move {
+            removed.await;
+            Ok(())
+        })
+        .await
     }
 
     /// Creates a regular file with permission bits `mode` and opens it, or opens what has the name if `flags` permit.
