@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,9 +22,11 @@ const MAX_REQUEST: usize = 64 << 10;
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// A control socket in use. Dropping it removes it.
+/// A control socket in use. Dropping it removes it, unless another process has put its own in its place.
 pub struct ControlSocket {
     path: PathBuf,
+    /// Device and inode of the socket.
+    identity: Option<(u64, u64)>,
     _door: Door,
 }
 
@@ -52,7 +54,7 @@ impl ControlSocket {
                 tracing::debug!("control connection ended: {e}");
             }
         });
-        Ok(Self { path: path.into(), _door: door? })
+        Ok(Self { path: path.into(), identity: identity(path), _door: door? })
     }
 
     /// Where it is.
@@ -71,8 +73,15 @@ pub fn make_dir_of(path: &Path, mode: u32) -> io::Result<()> {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // The kernel gives the device of a mount that is gone to the next one, which may be there already.
+        if identity(&self.path) == self.identity {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Asks the process whose control socket is at `path`, and waits for its answer no longer than `patience`.
@@ -222,6 +231,19 @@ mod tests {
         let _silent = UnixListener::bind(&path).unwrap();
         let error = call::<_, u32>(&path, &1, Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
+    }
+
+    #[test]
+    fn a_socket_that_was_replaced_stays_when_its_predecessor_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0:57.sock");
+        let old = ControlSocket::open(&path, 0o700, echo).unwrap();
+        let new = ControlSocket::open(&path, 0o700, echo).unwrap();
+        drop(old);
+        let answer: Result<u32, String> = call(&path, &41, LONG).unwrap();
+        assert_eq!(answer, Ok(42));
+        drop(new);
+        assert!(!path.exists());
     }
 
     #[test]
