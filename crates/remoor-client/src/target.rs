@@ -221,11 +221,11 @@ impl Addresses {
         }
         let this = Arc::clone(self);
         let started = std::thread::Builder::new().name("remoor-resolve".to_owned()).spawn(move || {
+            let _asked = Asked(&this.asking);
             match resolver.resolve(&this.name, this.port) {
                 Ok(addresses) => this.replace(addresses),
                 Err(error) => tracing::info!(server = this.name, "the name is not resolved again: {error}"),
             }
-            this.asking.store(false, Release);
         });
         if let Err(error) = started {
             self.asking.store(false, Release);
@@ -259,6 +259,15 @@ impl Addresses {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question that is over when this is dropped, also by a resolver that panics.
+struct Asked<'a>(&'a AtomicBool);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
     }
 }
 
