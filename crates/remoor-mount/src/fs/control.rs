@@ -24,7 +24,10 @@ impl Fs {
 
     /// What is kept at the moment.
     pub fn kept(&self) -> Kept {
+        let (dirty_bytes, uncommitted_bytes) = self.data.behind();
         Kept {
+            dirty_bytes,
+            uncommitted_bytes,
             nodes: self.nodes.len() as u64,
             unstable_bytes: self.held_bytes() as u64,
             read_ahead_bytes: self.ahead_bytes() as u64,

@@ -150,6 +150,18 @@ static FAMILIES: &[Family] = &[
         help: "Bytes written, and kept until the server has them on stable storage.",
         samples: |status, s| s.add(&[], status.kept.unstable_bytes),
     },
+    Family {
+        name: "remoor_mount_dirty_bytes",
+        kind: Gauge,
+        help: "Bytes written that the server has not answered yet.",
+        samples: |status, s| s.add(&[], status.kept.dirty_bytes),
+    },
+    Family {
+        name: "remoor_mount_uncommitted_bytes",
+        kind: Gauge,
+        help: "Bytes that the server has and has not committed to stable storage.",
+        samples: |status, s| s.add(&[], status.kept.uncommitted_bytes),
+    },
 ];
 
 /// All metrics of a mount, in the text format of Prometheus.
@@ -228,6 +240,8 @@ mod tests {
         assert_eq!(value("remoor_mount_call_duration_seconds_bucket", &below_32_us), 5.0);
         assert_eq!(value("remoor_mount_cache_hits_total", &[("cache", "names")]), 3.0);
         assert_eq!(value("remoor_mount_unstable_bytes", &[]), 4096.0);
+        assert_eq!(value("remoor_mount_dirty_bytes", &[]), 1000.0);
+        assert_eq!(value("remoor_mount_uncommitted_bytes", &[]), 3000.0);
         assert!(samples.len() < 200, "a scrape stays small: {}", samples.len());
     }
 }

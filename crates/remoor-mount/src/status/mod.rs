@@ -47,8 +47,14 @@ pub struct Status {
 pub struct Kept {
     /// Objects that the kernel knows.
     pub nodes: u64,
-    /// Bytes that were written, and are kept until the server has them on stable storage.
+    /// Bytes of memory that hold what was written, until the server has it on stable storage.
     pub unstable_bytes: u64,
+    /// Bytes that were written, and are not yet answered by the server.
+    #[serde(default)]
+    pub dirty_bytes: u64,
+    /// Bytes that the server has, and has not yet committed to stable storage.
+    #[serde(default)]
+    pub uncommitted_bytes: u64,
     /// Bytes that were read ahead.
     pub read_ahead_bytes: u64,
 }
@@ -124,7 +130,12 @@ pub(crate) mod tests {
                 reconnects: vec![reconnect],
             },
             counted: Counted { names: Hits { hits: 3, misses: 1 }, ..Counted::default() },
-            kept: Kept { unstable_bytes: 4096, ..Kept::default() },
+            kept: Kept {
+                unstable_bytes: 4096,
+                dirty_bytes: 1000,
+                uncommitted_bytes: 3000,
+                ..Kept::default()
+            },
         }
     }
 

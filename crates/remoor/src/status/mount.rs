@@ -110,8 +110,9 @@ fn ago(unix_ms: u64) -> String {
 fn data(status: &Status) -> String {
     let kept = &status.kept;
     let text = format!(
-        "{} written and not yet stable on the server, {} read ahead, {} known",
-        bytes(kept.unstable_bytes),
+        "{} to be written, {} written and not yet committed by the server, {} read ahead, {} known",
+        bytes(kept.dirty_bytes),
+        bytes(kept.uncommitted_bytes),
         bytes(kept.read_ahead_bytes),
         columns::counted(kept.nodes, "object")
     );

@@ -109,10 +109,14 @@ impl Held {
         Ok(())
     }
 
+    /// Bytes that the server has not answered, and those it has not committed.
+    pub(super) fn behind(&self) -> (u64, u64) {
+        self.writeback.as_ref().map_or((0, 0), |held| (held.dirty_bytes(), held.unstable_bytes()))
+    }
+
     /// Begins and ends the age of what is held.
     fn age(&mut self, now: Instant) {
-        let (dirty, unstable) =
-            self.writeback.as_ref().map_or((0, 0), |held| (held.dirty_bytes(), held.unstable_bytes()));
+        let (dirty, unstable) = self.behind();
         let since = |since: Option<Instant>, bytes: u64| (bytes > 0).then(|| since.unwrap_or(now));
         self.dirty_since = since(self.dirty_since, dirty);
         self.unstable_since = since(self.unstable_since, unstable);

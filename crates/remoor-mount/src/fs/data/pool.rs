@@ -76,6 +76,12 @@ impl Pool {
         lock(&self.files).held.values().cloned().collect()
     }
 
+    /// Bytes of all files that the server has not answered, and those it has not committed.
+    pub(in super::super) fn behind(&self) -> (u64, u64) {
+        let of = |node: Arc<Node>| node.data().lock().behind();
+        self.files().into_iter().map(of).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// The file of this number, if something of it is held.
     pub(super) fn find(&self, node: NodeId) -> Option<Arc<Node>> {
         lock(&self.files).held.get(&node).cloned()
