@@ -146,6 +146,7 @@ impl Words {
         self.given("uid", options.fs.uid);
         self.given("gid", options.fs.gid);
         self.given("addr", options.addr);
+        self.given("metrics", options.metrics);
     }
 }
 
@@ -172,11 +173,11 @@ mod tests {
     #[test]
     fn what_was_chosen_is_shown_in_its_place() {
         let list = "noac,actimeo=7,ro,sync,user,exec,soft,noresvport,rebind=same,abandon=fin,suspect=50,stuck=700,\
-                    port=2050,lookupcache=pos,nocto,bg,uid=5,addr=[::1],mounthost=nas,mountport=635,noallow_other,proto=tcp6";
+                    port=2050,lookupcache=pos,nocto,bg,uid=5,addr=[::1],metrics=[::1]:9465,mounthost=nas,mountport=635,noallow_other,proto=tcp6";
         let expected = "ro,sync,nosuid,nodev,vers=3,rsize=1048576,wsize=1048576,acregmin=7,acregmax=7,acdirmin=7,\
                         acdirmax=7,noac,nocto,lookupcache=positive,soft,noresvport,rebind=same,abandon=fin,suspect=50,\
                         stuck=700,timeo=600,retrans=2,proto=tcp6,port=2050,sec=sys,mounthost=nas,mountport=635,nolock,\
-                        local_lock=all,bg,noallow_other,uid=5,addr=::1";
+                        local_lock=all,bg,noallow_other,uid=5,addr=::1,metrics=[::1]:9465";
         assert_eq!(shown(list), expected);
     }
 }

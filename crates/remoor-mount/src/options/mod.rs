@@ -24,7 +24,7 @@ pub mod table;
 mod url;
 mod value;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use remoor_client::options::TABLE as CONNECTION;
@@ -74,6 +74,8 @@ pub struct MountOptions {
     pub bg: bool,
     /// `retry=`, in minutes, if it was given.
     pub retry: Option<u32>,
+    /// `metrics=`: where the mount's metrics are told over HTTP.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Flags of a mount, as mount(2) has them.

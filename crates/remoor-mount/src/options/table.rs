@@ -241,6 +241,7 @@ static ACCESS: &[OptionRow] = rows![Access:
     "default_permissions", "no", set!(default_permissions = true), "Check permissions by owner and mode on this host instead of asking the server.";
     "uid" = "UID", "the server's", set!(fs.uid <- |text| value::id(text).map(Some)), "Show every file as owned by this user.";
     "gid" = "GID", "the server's", set!(fs.gid <- |text| value::id(text).map(Some)), "Show every file as of this group.";
+    "metrics" = "ADDR:PORT", "none", set!(metrics <- value::listening), "Tell /metrics of this mount over HTTP there, for Prometheus.";
     "umask" = "MASK", "none", refused!("the server keeps modes", "set the umask of the processes that create files"), "Bits that modes do not have.";
     "atime" | "relatime" | "strictatime" | "diratime", "yes", NoEffect(ATIME), "Change access times.";
     "noatime" | "nodiratime" | "norelatime" | "nostrictatime", "no", NoEffect(ATIME), "Do not change access times.";

@@ -18,6 +18,7 @@ fn example(row: &OptionRow) -> String {
         ("vers" | "mountvers", _) => "3",
         ("proto" | "mountproto", _) => "tcp6",
         ("mounthost", _) => "nas",
+        ("metrics", _) => "[::1]:9465",
         ("addr" | "mountaddr", _) => "192.0.2.7",
         ("sec", _) => "sys",
         ("write", _) => "lazy",

@@ -1,6 +1,6 @@
 //! Values of options: what each form takes, and its words for what it does not take.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::error::Wrong;
 use crate::fs::config::LookupCache;
@@ -44,6 +44,12 @@ pub(super) fn io_size(text: &str) -> Result<u32, Wrong> {
 pub(super) fn address(text: &str) -> Result<Option<IpAddr>, Wrong> {
     let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     inner.parse().map(Some).map_err(|_| Wrong::MustBe("an IP address"))
+}
+
+pub(super) fn listening(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+    text.parse()
+        .map(Some)
+        .map_err(|_| Wrong::MustBe("an address and a port, as in 127.0.0.1:9465 or [::]:9465"))
 }
 
 pub(super) fn lookup_cache(text: &str) -> Result<LookupCache, Wrong> {
