@@ -9,6 +9,7 @@ mod log;
 mod order;
 mod remount;
 mod report;
+mod sys;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -105,7 +106,8 @@ The first comes back from a fresh reserved port, and works with exports that are
 second comes back from a fresh port above 1023: it needs no privilege, but an `insecure` export.
 
 `remoor status` shows what a mount does, also while its server is away. An ordinary user needs the
-package fuse3, and noresvport. A mount whose process was killed is removed with umount -l.";
+package fuse3, and noresvport. A mount whose process was killed is replaced by the next mount there,
+or removed with umount -l.";
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if args.help_options || args.check.is_some() || args.fstab_line {

@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 
 use super::exit::{self, Failed};
 use super::report::{Report, show};
+use super::sys;
 
 /// How long nothing is shown of what is tried.
 const QUIET: Duration = Duration::from_secs(1);
@@ -31,6 +32,7 @@ enum Happening {
 /// and it goes on trying.
 pub(super) fn start(program: &str, verbose: bool, args: &[std::ffi::OsString]) -> Result<(), Failed> {
     let cannot = |e: io::Error| Failed::system(format!("cannot start a process for the mount: {e}"));
+    sys::keep_from_children().map_err(cannot)?;
     let (reader, writer) = io::pipe().map_err(cannot)?;
     let (sender, happenings) = channel();
     watch_signals(sender.clone()).map_err(cannot)?;
