@@ -9,9 +9,13 @@ mod places;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use remoor_control::{ControlSocket, Refusal};
+use rustix::fs::statfs;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use mountinfo::MountEntry;
@@ -162,6 +166,28 @@ pub fn call(mount: &MountEntry, request: &Request, patience: Duration) -> Result
         io::ErrorKind::PermissionDenied => CallError::NotAllowed { target, source },
         _ => CallError::Nobody { target, source },
     })
+}
+
+/// How long a mount without a control socket may take to say that its process is gone. One that is served may take any
+/// time, and one that is not says it at once.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Whether the process of a mount is gone, so that nobody can use the mount any more.
+pub fn is_dead(mount: &MountEntry) -> bool {
+    let answers = |socket: &PathBuf| socket.exists() && !remoor_control::is_abandoned(socket);
+    !sockets_of(mount).iter().any(answers) && is_cut(&mount.target)
+}
+
+/// Whether the connection of the mount there is gone. Waits a moment for one that is not.
+pub fn is_cut(target: &Path) -> bool {
+    let (told, outcome) = channel();
+    let target = target.to_owned();
+    // STATFS is always sent (`fuse_statfs`), attributes may come from the kernel's cache.
+    let looking = thread::Builder::new().name("look".to_owned()).spawn(move || {
+        // Nobody waits any more, if the time was up.
+        let _ = told.send(statfs(&target));
+    });
+    looking.is_ok() && matches!(outcome.recv_timeout(LOOK), Ok(Err(Errno::NOTCONN)))
 }
 
 /// What answers for a mount.

@@ -8,7 +8,7 @@ mod server;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ use remoor_nfs::v3::FileHandle;
 use tokio::runtime;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::control::{Changes, mountinfo};
+use crate::control::{self, Changes, MountEntry, mountinfo};
 use crate::errno::Errno;
 use crate::fs::Fs;
 use crate::fs::silly::{self, Journal};
@@ -83,8 +83,8 @@ impl Mounting {
         // The server has answered a moment ago, and may have gone since.
         let fs = tokio::time::timeout(within, fs).await.unwrap_or(Err(Errno::IO));
         let fs = fs.map_err(|error| Refused::ForNow(format!("the root of {}: {error}", self.source)))?;
-        let device = self.mount().await?;
-        self.serve(server, fs, &kernel, device)
+        let made = self.mount().await?;
+        self.serve(server, fs, &kernel, made)
     }
 
     /// The journal of this mount. What mounts that crashed have left is removed meanwhile: it is nothing to wait for.
@@ -102,10 +102,11 @@ impl Mounting {
         })
     }
 
-    /// Off this thread, because fusermount3 is a program, and the mount point may lie on a file system that hangs.
-    async fn mount(&self) -> Result<OwnedFd, Refused> {
+    /// Off this thread, because fusermount3 is a program, and the mount point may lie on a file system that hangs. If
+    /// nobody waits for it any more, the mount is taken away as soon as it is made.
+    async fn mount(&self) -> Result<Made, Refused> {
         let plan = self.plan();
-        let mounting = spawn_blocking(move || remoor_fuse::mount(&plan)).await;
+        let mounting = spawn_blocking(move || Made::new(&plan)).await;
         let mounting = mounting.map_err(|e| Refused::ForGood(format!("mounting has broken off: {e}")))?;
         mounting.map_err(|error| match &error {
             MountError::AllowOther { .. } | MountError::NotOwned { .. } => {
@@ -129,11 +130,11 @@ impl Mounting {
         server: remoor_client::mount::Mounted,
         fs: Arc<Fs>,
         kernel: &ToKernel,
-        device: OwnedFd,
+        mut made: Made,
     ) -> Result<Mounted, Refused> {
         let broken = |e: io::Error| Refused::ForGood(format!("cannot serve the mount: {e}"));
         let session = remoor_fuse::Session::new(
-            device,
+            made.device.try_clone().map_err(broken)?,
             Arc::new(Adapter::new(fs.clone())),
             remoor_fuse::Config::default(),
         );
@@ -154,7 +155,31 @@ impl Mounting {
             options: Mutex::new(self.options.clone()),
             since: (Instant::now(), SystemTime::now()),
         };
+        made.target = None;
         Ok(Mounted { handle: Handle(Arc::new(shared)), session: tokio::spawn(session.run()) })
+    }
+}
+
+/// A mount that nobody serves yet. Dropped so, it is taken away: whoever comes there would wait for nobody.
+struct Made {
+    device: OwnedFd,
+    /// `None` once it is served.
+    target: Option<PathBuf>,
+}
+
+impl Made {
+    fn new(plan: &MountPlan) -> Result<Self, MountError> {
+        Ok(Self { device: remoor_fuse::mount(plan)?, target: Some(plan.target.clone()) })
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Some(target) = self.target.take()
+            && let Err(error) = remoor_fuse::unmount(&target, Unmount::Lazy)
+        {
+            tracing::error!("{error}");
+        }
     }
 }
 
@@ -268,6 +293,19 @@ impl Handle {
         unmounting.await.unwrap_or(Ok(()))
     }
 
+    /// Takes away what is left of a mount that has ended: `umount -f` of a mount in use, and an abort, leave it at its
+    /// place. Another mount may be there by now, and even have its device number.
+    pub async fn clear_away(&self) -> Result<(), MountError> {
+        let (target, device) = (self.0.mounting.target.clone(), self.0.device.clone());
+        let clearing = spawn_blocking(move || match mountinfo::at(&target) {
+            Ok(Some(entry)) if entry.device == device && control::is_cut(&target) => {
+                remoor_fuse::unmount(&target, Unmount::Lazy)
+            }
+            _ => Ok(()),
+        });
+        clearing.await.unwrap_or(Ok(()))
+    }
+
     /// Tells the server that the export is not mounted here any more. It need not hear it, and has little time.
     pub async fn tell_server(&self) {
         if !self.0.server.unmount().await {
@@ -280,14 +318,50 @@ impl Handle {
     }
 }
 
-/// Has the kernel use these flags for a mount, which takes root.
-pub fn set_flags(target: &Path, flags: Flags) -> Result<(), MountError> {
-    remoor_fuse::remount(target, raised(flags))
+/// Has the kernel use these flags for a mount, which takes root. The mount of an ordinary user stays without set-user-ID
+/// programs and devices, as fusermount3 made it, whatever the process that serves it says.
+pub fn set_flags(mount: &MountEntry, flags: Flags) -> Result<(), MountError> {
+    remoor_fuse::remount(&mount.target, raised(permitted(mount, flags)))
+}
+
+fn permitted(mount: &MountEntry, flags: Flags) -> Flags {
+    let of_user = mount.user != 0;
+    Flags { nosuid: flags.nosuid || of_user, nodev: flags.nodev || of_user, ..flags }
+}
+
+/// Takes away a mount of ours whose process is gone, and tells whether it was such a one.
+///
+/// # Errors
+/// If it cannot be unmounted.
+pub fn remove_dead(mount: &MountEntry) -> Result<bool, MountError> {
+    if !control::is_dead(mount) {
+        return Ok(false);
+    }
+    remoor_fuse::unmount(&mount.target, Unmount::Lazy).map(|()| true)
 }
 
 impl Refused {
     /// Whether another try may have another outcome.
     pub fn is_worth_a_retry(&self) -> bool {
         matches!(self, Self::ForNow(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_mount_never_gets_set_user_id_programs_or_devices() {
+        let of = |user| MountEntry {
+            device: "0:57".to_owned(),
+            target: "/m".into(),
+            source: "h:/e".into(),
+            options: String::new(),
+            user,
+        };
+        let asked = Flags { read_only: true, ..Flags::default() };
+        assert_eq!(permitted(&of(1000), asked), Flags { nosuid: true, nodev: true, ..asked });
+        assert_eq!(permitted(&of(0), asked), asked);
     }
 }

@@ -3,13 +3,14 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use remoor_control::{ControlSocket, Door};
 use remoor_mount::control;
-use remoor_mount::mounting::{Ended, Mounted, Mounting, Refused};
+use remoor_mount::mounting::{Ended, Handle, Mounted, Mounting, Refused};
 use rustix::{process, stdio};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,10 +28,18 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(30);
-/// How long what was written may take to reach the server when the process is asked to end.
-const FLUSH: Duration = Duration::from_secs(20);
+/// How long what was written may take to reach the server when the process is asked to end. With the times below and
+/// [`remoor_client::mount::UNMOUNT_PATIENCE`] it has ended after 20 s, whatever the server does.
+const FLUSH: Duration = Duration::from_secs(14);
 /// How long programs may use their open files after the mount was detached.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(3);
+/// How long what they wrote meanwhile may take.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
+/// How long what killed programs have written may take after the mount is gone: as long as a call of a mount with the
+/// defaults may be without an answer before it counts as failed.
+const LATE_FLUSH: Duration = Duration::from_secs(180);
+/// How long a thread that the kernel holds may hold up the end: one that mounts has to unmount first.
+const LAST_THREADS: Duration = Duration::from_secs(3);
 
 /// As a process in the background: away from the terminal, the directory and the process group of the command.
 pub(super) fn detach(order: &Order, checked: Checked, reporter: &mut Reporter) -> Result<(), Failed> {
@@ -53,8 +62,7 @@ fn run(order: &Order, checked: Checked, reporter: &mut Reporter, filter: &Filter
     let cannot = |e: io::Error| Failed::system(format!("cannot start to serve the mount: {e}"));
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
     let outcome = runtime.block_on(Service::new(order, checked, reporter, filter)?.run());
-    // A thread that waits for a resolver or the kernel must not hold up the end.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(LAST_THREADS);
     outcome
 }
 
@@ -88,7 +96,8 @@ impl<'a> Service<'a> {
             mounted = self.keep_trying() => mounted?,
         };
         let (desk, mut wishes) = Desk::new(mounted.handle(), self.filter.clone());
-        let doors = Doors::open(&mounted, Arc::new(desk), self.order);
+        let metrics = self.order.metrics.or(self.mounting.options.metrics);
+        let doors = Doors::open(&mounted, Arc::new(desk), metrics);
         match doors
             .and_then(|doors| self.reporter.tell(&Report::Ready).map(|()| doors).map_err(|_| interrupted()))
         {
@@ -161,9 +170,13 @@ impl<'a> Service<'a> {
         tracing::info!("mounted {} on {}", self.mounting.spec, self.mounting.target.display());
         let ended = tokio::select! {
             biased;
-            ended = mounted.served() => ended,
-            () = stop.asked() => end(&mut mounted).await,
-            () = wishes.unmount() => end(&mut mounted).await,
+            ended = mounted.served() => Some(ended),
+            () = stop.asked() => None,
+            () = wishes.unmount() => None,
+        };
+        let ended = match ended {
+            Some(ended) => leave(&mounted.handle(), stop).await.map_or(ended, Ended::Failed),
+            None => end(&mut mounted).await,
         };
         match ended {
             Ended::Unmounted => {
@@ -198,39 +211,64 @@ fn failed(refused: &Refused) -> Failed {
     Failed::new(code, refused.to_string())
 }
 
-/// Writes back what was written, unmounts, and serves open files for a moment more.
+/// After the end of a mount nobody can write any more, but killed programs may have left what they had written. Tells
+/// what went wrong.
+async fn leave(handle: &Handle, stop: &mut Stop) -> Option<String> {
+    within_moments(handle.clear_away()).await;
+    if handle.status().kept.unstable_bytes == 0 {
+        return None;
+    }
+    let written = tokio::select! {
+        written = handle.flush(LATE_FLUSH) => written,
+        () = stop.asked() => false,
+    };
+    (!written).then(|| "not everything was written back after it was unmounted: data is lost".to_owned())
+}
+
+/// Writes back what was written, unmounts, and serves open files for a moment more. Whoever unmounts meanwhile does not
+/// cut the writing short.
 async fn end(mounted: &mut Mounted) -> Ended {
     let handle = mounted.handle();
-    let unmount = async {
-        if !handle.flush(FLUSH).await {
-            tracing::error!("not everything was written back within {} s: data is lost", FLUSH.as_secs());
-        }
-        if let Err(error) = handle.unmount().await {
-            tracing::error!("{error}");
-        }
-        tokio::time::sleep(LINGER).await;
-    };
-    tokio::select! {
-        biased;
-        ended = mounted.served() => ended,
-        () = unmount => Ended::Failed(format!("it is still in use {} s after it was unmounted", LINGER.as_secs())),
+    let mut written = handle.flush(FLUSH).await;
+    within_moments(handle.unmount()).await;
+    let ended = tokio::time::timeout(LINGER, mounted.served()).await;
+    // Without a server that answers, this would only wait again.
+    written = written && handle.flush(LAST_FLUSH).await;
+    if !written {
+        tracing::error!("not everything was written back within {} s: data is lost", FLUSH.as_secs());
+    }
+    let in_use =
+        |_| Ended::Failed(format!("it is still in use {} s after it was unmounted", LINGER.as_secs()));
+    ended.unwrap_or_else(in_use)
+}
+
+/// Waits for an unmount, but not for a mount point in a directory that hangs.
+async fn within_moments(unmounting: impl Future<Output = Result<(), impl std::fmt::Display>>) {
+    match tokio::time::timeout(LINGER, unmounting).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("{error}"),
+        Err(_) => tracing::error!("it is not unmounted: its directory cannot be looked up within {LINGER:?}"),
     }
 }
 
 /// Signals that ask the process to end.
-struct Stop([Signal; 2]);
+struct Stop([Signal; 3]);
 
 impl Stop {
     fn new() -> io::Result<Self> {
-        Ok(Self([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]))
+        // Systemd sends SIGHUP right after SIGTERM to what is left of a login session (systemd.kill(5)).
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let [terminate, interrupt, hangup] = kinds.map(signal);
+        Ok(Self([terminate?, interrupt?, hangup?]))
     }
 
     fn asked(&mut self) -> impl Future<Output = ()> {
-        let [terminate, interrupt] = &mut self.0;
+        let [terminate, interrupt, hangup] = &mut self.0;
         async {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
             }
         }
     }
@@ -244,8 +282,8 @@ struct Doors {
 
 impl Doors {
     /// A mount works without a control socket, but metrics that were asked for must be there.
-    fn open(mounted: &Mounted, desk: Arc<Desk>, order: &Order) -> Result<Self, Failed> {
-        let metrics = order.metrics.map(|address| super::desk::metrics(address, desk.clone())).transpose()?;
+    fn open(mounted: &Mounted, desk: Arc<Desk>, metrics: Option<SocketAddr>) -> Result<Self, Failed> {
+        let metrics = metrics.map(|address| super::desk::metrics(address, desk.clone())).transpose()?;
         let control = control::own_directory()
             .ok_or_else(|| io::Error::other("neither XDG_RUNTIME_DIR nor HOME is set"));
         let control = control.and_then(|directory| open_control(&directory, mounted, desk));

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use remoor_mount::control::mountinfo;
+use remoor_mount::control::{MountEntry, mountinfo};
+use remoor_mount::mounting;
 use remoor_mount::options::{Parsed, Spec};
 
 use super::exit::{self, Failed};
@@ -81,7 +82,7 @@ impl Order {
         if checked.parsed.is_remount() {
             return remount::remount(self, &checked).map(|()| None);
         }
-        refuse_twice(&checked)?;
+        self.make_room(&checked)?;
         Ok(Some(checked))
     }
 
@@ -89,6 +90,19 @@ impl Order {
         let spec: Spec = self.spec.parse().map_err(Failed::usage)?;
         let parsed = Parsed::new(&spec, &self.options, self.sloppy).map_err(Failed::usage)?;
         Ok(Checked { spec, parsed, target: resolved(&self.dir)? })
+    }
+
+    /// Takes away mounts whose process is gone; refuses to mount the same once more, which FUSE would do above the first.
+    fn make_room(&self, checked: &Checked) -> Result<(), Failed> {
+        let target = checked.target.display();
+        while let Some(mount) = there(checked)? {
+            if !mounting::remove_dead(&mount).map_err(|e| Failed::new(exit::FAILED, e.to_string()))? {
+                return refuse_twice(checked, &mount);
+            }
+            let source = mount.source.to_string_lossy();
+            self.warn(format!("removed the mount of {source} on {target}, whose process was gone"));
+        }
+        Ok(())
     }
 
     pub(super) fn warn(&self, what: String) {
@@ -134,25 +148,36 @@ pub(crate) fn resolved(dir: &Path) -> Result<PathBuf, Failed> {
     }
 }
 
-/// FUSE would mount the same once more, above the first.
-fn refuse_twice(checked: &Checked) -> Result<(), Failed> {
-    let there = mountinfo::at(&checked.target).map_err(|e| {
+impl Checked {
+    /// Whether the mount is of the same server and export, however they were written.
+    pub(super) fn is_of(&self, mount: &MountEntry) -> bool {
+        let source = mount.source.to_str().and_then(|source| source.parse::<Spec>().ok());
+        source.is_some_and(|source| source.hosts == self.spec.hosts && source.path == self.spec.path)
+    }
+}
+
+/// The mount of ours that is there.
+fn there(checked: &Checked) -> Result<Option<MountEntry>, Failed> {
+    mountinfo::at(&checked.target).map_err(|e| {
         Failed::new(
             exit::FILES,
             format!("cannot read /proc/self/mountinfo, which lists what is mounted: {e}"),
         )
-    })?;
-    match there {
-        Some(mount) if mount.source == *checked.spec.to_string() => Err(Failed::new(
-            exit::FAILED,
-            format!(
-                "{} is already mounted on {}; change it with -o remount, or unmount it first",
-                checked.spec,
-                checked.target.display()
-            ),
-        )),
-        _ => Ok(()),
+    })
+}
+
+fn refuse_twice(checked: &Checked, mount: &MountEntry) -> Result<(), Failed> {
+    if !checked.is_of(mount) {
+        return Ok(());
     }
+    Err(Failed::new(
+        exit::FAILED,
+        format!(
+            "{} is already mounted on {}; change it with -o remount, or unmount it first",
+            checked.spec,
+            checked.target.display()
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -172,6 +197,27 @@ mod tests {
         };
         let words = order.arguments().join(" ".as_ref()).into_string().unwrap();
         assert_eq!(words, "mount --detached mount.remoor -o ro,soft --metrics 127.0.0.1:9 -s -- h:/e /mnt");
+    }
+
+    #[test]
+    fn one_export_is_known_however_it_is_written() {
+        let checked = |spec: &str| {
+            let spec: Spec = spec.parse().unwrap();
+            Checked { parsed: Parsed::new(&spec, "", false).unwrap(), spec, target: "/m".into() }
+        };
+        let mounted = |source: &str| MountEntry {
+            device: "0:57".to_owned(),
+            target: "/m".into(),
+            source: source.into(),
+            options: String::new(),
+            user: 0,
+        };
+        for source in ["h:/e", "nfs://h/e", "nfs://h:2050/e?ro", "h:/e/"] {
+            assert!(checked("h:/e").is_of(&mounted(source)), "{source}");
+        }
+        for source in ["i:/e", "h:/f", "h", ""] {
+            assert!(!checked("h:/e").is_of(&mounted(source)), "{source}");
+        }
     }
 
     #[test]

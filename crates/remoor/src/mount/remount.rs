@@ -17,6 +17,7 @@ const FLAGS: [&str; 5] = ["ro", "rw", "nosuid", "nodev", "noexec"];
 /// Gives the process of the mount the new options, then the kernel those that are flags of the mount.
 pub(super) fn remount(order: &Order, checked: &Checked) -> Result<(), Failed> {
     let mount = find(checked)?;
+    refuse_another(&mount, checked)?;
     let request = Request::Remount { options: order.options.clone(), sloppy: order.sloppy };
     let changes = match control::call(&mount, &request, PATIENCE)
         .map_err(|e| Failed::new(exit::FAILED, e.to_string()))?
@@ -51,9 +52,22 @@ fn find(checked: &Checked) -> Result<MountEntry, Failed> {
     })
 }
 
+/// Server and export are what a mount is.
+fn refuse_another(mount: &MountEntry, checked: &Checked) -> Result<(), Failed> {
+    if checked.is_of(mount) {
+        return Ok(());
+    }
+    Err(Failed::usage(format!(
+        "{} is mounted from {}, and a remount does not change server and export to {}; unmount it, and mount the other",
+        mount.target.display(),
+        mount.source.to_string_lossy(),
+        checked.spec
+    )))
+}
+
 /// In the mount namespace of whoever asks, because the process of the mount may have none of its own where it is seen.
 fn set_flags(mount: &MountEntry, flags: Flags) -> Result<(), Failed> {
-    mounting::set_flags(&mount.target, flags.into()).map_err(|e| {
+    mounting::set_flags(mount, flags.into()).map_err(|e| {
         Failed::new(
             exit::FAILED,
             format!(

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -19,6 +21,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("bg_goes_on_in_the_background", bg_goes_on_in_the_background),
     ("a_mount_in_front_ends_with_a_signal", a_mount_in_front_ends_with_a_signal),
     ("a_mount_asked_to_end_writes_everything_back", a_mount_asked_to_end_writes_everything_back),
+    ("an_interrupt_at_any_moment_leaves_nothing", an_interrupt_at_any_moment_leaves_nothing),
+    ("a_mount_holds_nothing_of_its_caller", a_mount_holds_nothing_of_its_caller),
+    ("a_mount_whose_process_was_killed_is_replaced", a_mount_whose_process_was_killed_is_replaced),
+    ("a_remount_keeps_server_and_export", a_remount_keeps_server_and_export),
     ("what_is_mounted_is_not_mounted_again", what_is_mounted_is_not_mounted_again),
     ("a_remount_changes_what_can_be_changed", a_remount_changes_what_can_be_changed),
     ("status_shows_every_mount_in_words_and_in_json", status_shows_every_mount_in_words_and_in_json),
@@ -178,15 +184,73 @@ fn a_mount_in_front_ends_with_a_signal() {
 
 fn a_mount_asked_to_end_writes_everything_back() {
     let site = Site::plain();
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let mount = site.mount("");
+        let daemon = mount.daemon();
+        let file = fs::File::create(mount.path("f")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 100_000], 0).unwrap();
+        kill_process(daemon, signal).unwrap();
+        eventually("it is unmounted", || !mount.is_mounted());
+        assert_eq!(fs::read(site.native().join("f")).unwrap(), [7; 100_000], "{signal:?}");
+        drop(file);
+        eventually("the process ends", || test_kill_process(daemon).is_err());
+        fs::remove_file(site.native().join("f")).unwrap();
+    }
+}
+
+fn an_interrupt_at_any_moment_leaves_nothing() {
+    let site = Site::plain();
+    let mount = target(&site, "m");
+    let start = Instant::now();
+    let mut first = site.mounting("", &mount.dir).arg("-f").stderr(Stdio::null()).spawn().unwrap();
+    eventually("it is mounted", || mount.is_mounted());
+    let takes = start.elapsed();
+    kill_process(Pid::from_child(&first), Signal::TERM).unwrap();
+    first.wait().unwrap();
+    for n in 0..40 {
+        let mut child = site.mounting("", &mount.dir).arg("-f").stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(takes * n / 30);
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        child.wait().unwrap();
+        assert!(!mount.is_mounted(), "ended after {n}/30 of the {takes:?} that it takes to mount");
+    }
+}
+
+fn a_mount_holds_nothing_of_its_caller() {
+    let site = Site::plain();
+    let mount = target(&site, "m");
+    let mounting = site.mounting("", &mount.dir);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec 9>\"$0\"; exec \"$@\""]).arg(site.dir.path().join("lock"));
+    let output = shell.arg(mounting.get_program()).args(mounting.get_args()).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let files = fs::read_dir(format!("/proc/{}/fd", mount.daemon().as_raw_nonzero())).unwrap();
+    let held: Vec<_> = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok()).collect();
+    assert!(!held.contains(&site.dir.path().join("lock")), "{held:?}");
+}
+
+fn a_mount_whose_process_was_killed_is_replaced() {
+    let site = Site::plain();
     let mount = site.mount("");
     let daemon = mount.daemon();
-    let file = fs::File::create(mount.path("f")).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 100_000], 0).unwrap();
-    kill_process(daemon, Signal::TERM).unwrap();
-    eventually("it is unmounted", || !mount.is_mounted());
-    assert_eq!(fs::read(site.native().join("f")).unwrap(), [7; 100_000]);
-    drop(file);
-    eventually("the process ends", || test_kill_process(daemon).is_err());
+    fs::write(mount.path("f"), "x").unwrap();
+    kill_process(daemon, Signal::KILL).unwrap();
+    eventually("the mount is dead", || fs::read(mount.path("f")).is_err());
+    let again = site.mounting("", &mount.dir).output().unwrap();
+    assert!(again.status.success() && said(&again).contains("whose process was gone"), "{}", said(&again));
+    assert_eq!(fs::read(mount.path("f")).unwrap(), b"x");
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let there = table.lines().filter(|line| line.split(' ').nth(4) == mount.dir.to_str()).count();
+    assert_eq!(there, 1, "{table}");
+}
+
+fn a_remount_keeps_server_and_export() {
+    let site = Site::plain();
+    let mount = site.mount("");
+    let other = run(REMOOR, &["mount", "-o", "remount,ro", "192.0.2.7:/other", path(&mount.dir)]);
+    assert_eq!(other.status.code(), Some(1), "{}", said(&other));
+    assert!(said(&other).contains("does not change server and export"), "{}", said(&other));
+    fs::write(mount.path("x"), "").unwrap();
 }
 
 fn what_is_mounted_is_not_mounted_again() {
@@ -195,6 +259,9 @@ fn what_is_mounted_is_not_mounted_again() {
     let output = site.mounting("", &mount.dir).stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(32), "{}", said(&output));
     assert!(said(&output).contains("is already mounted on"), "{}", said(&output));
+    let url = format!("nfs://127.0.0.1:{0}{1}?mountport={0}", site.port, site.native().display());
+    let by_url = run(REMOOR, &["mount", "-o", "noresvport", &url, path(&mount.dir)]);
+    assert!(said(&by_url).contains("is already mounted on"), "{}", said(&by_url));
 }
 
 fn a_remount_changes_what_can_be_changed() {
@@ -239,8 +306,12 @@ fn metrics_are_told_over_http() {
     let site = Site::plain();
     let mount = target(&site, "m");
     let address = format!("127.0.0.1:{}", site.port + 10_000);
-    let mounted = site.mounting("", &mount.dir).args(["--metrics", &address]).output().unwrap();
+    let option = format!("metrics={address}");
+    let mounted = site.mounting(&option, &mount.dir).output().unwrap();
     assert!(mounted.status.success(), "{}", said(&mounted));
+    let taken = target(&site, "n");
+    let refused = site.mounting("", &taken.dir).args(["--metrics", &address]).output().unwrap();
+    assert_eq!((refused.status.code(), taken.is_mounted()), (Some(1), false), "{}", said(&refused));
     let mut stream = std::net::TcpStream::connect(&address).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let mut page = String::new();

@@ -1,6 +1,7 @@
 //! Servers that go away, and mounts of them.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -23,6 +24,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("status_answers_while_the_server_hangs", status_answers_while_the_server_hangs),
     ("every_connection_has_a_port_of_its_own", every_connection_has_a_port_of_its_own),
     ("resvport_leaves_from_reserved_ports", resvport_leaves_from_reserved_ports),
+    ("a_mount_asked_to_end_does_not_wait_for_long", a_mount_asked_to_end_does_not_wait_for_long),
+    ("what_a_killed_program_wrote_outlives_the_mount", what_a_killed_program_wrote_outlives_the_mount),
     ("unmounting_ends_the_process", unmounting_ends_the_process),
     ("a_server_that_is_away_is_an_error_in_time", a_server_that_is_away_is_an_error_in_time),
 ];
@@ -139,6 +142,42 @@ fn a_dead_mount_is_unmounted_lazily() {
     assert!(!mount.is_mounted());
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+fn a_mount_asked_to_end_does_not_wait_for_long() {
+    let site = Site::plain();
+    let mount = site.mount("");
+    let daemon = mount.daemon();
+    let file = File::create(mount.path("f")).unwrap();
+    site.stop();
+    file.write_all_at(b"never there", 0).unwrap();
+    let start = Instant::now();
+    kill_process(daemon, Signal::TERM).unwrap();
+    eventually("the daemon ends", || test_kill_process(daemon).is_err());
+    assert!(start.elapsed() < Duration::from_secs(24), "{:?}", start.elapsed());
+    assert!(!mount.is_mounted());
+}
+
+fn what_a_killed_program_wrote_outlives_the_mount() {
+    let site = Site::plain();
+    let mount = site.mount("");
+    let daemon = mount.daemon();
+    let line = "exec >$D/f; read go; printf abc; read end";
+    let mut command = Command::new("sh");
+    let mut child = command.args(["-c", line]).env("D", &mount.dir).stdin(Stdio::piped()).spawn().unwrap();
+    eventually("the file is there", || site.native().join("f").exists());
+    site.stop();
+    writeln!(child.stdin.as_mut().unwrap(), "go").unwrap();
+    eventually("it has written", || mount.status()["kept"]["dirty_bytes"] == 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (good, said) = mount.unmount(&["-l"]);
+    assert!(good, "{said}");
+    thread::sleep(Duration::from_secs(4));
+    test_kill_process(daemon).expect("it has not given up");
+    site.go_on();
+    eventually("the daemon ends", || test_kill_process(daemon).is_err());
+    assert_eq!(fs::read(site.native().join("f")).unwrap(), b"abc");
 }
 
 fn status_answers_while_the_server_hangs() {
