@@ -10,8 +10,9 @@ use crate::bench::progress;
 use crate::guest::Programs;
 use crate::report::Counts;
 
-/// Options of the mount unless others are asked for: both that leave from a fresh port.
-const DEFAULT: [&str; 2] = ["noresvport", "resvport,rebind=fresh"];
+/// Options of the mount unless others are asked for: both that leave from a fresh port, and that a stopped server is left
+/// in less than a second, whatever is in flight.
+const DEFAULT: [&str; 2] = ["noresvport,stuck=400", "resvport,rebind=fresh,stuck=400"];
 /// Failovers in `cargo xtask test`: each fault, and one more that finds its node broken before.
 const SUITE_ROUNDS: u32 = 4;
 
@@ -21,7 +22,7 @@ pub(crate) struct Options {
     /// Failovers; each goes to the node that does not serve
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Options of the mount; may be repeated [default: noresvport, then resvport,rebind=fresh]
+    /// Options of the mount; may be repeated [default: noresvport,stuck=400 and resvport,rebind=fresh,stuck=400]
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// The balancer: a preset of the flow-table model

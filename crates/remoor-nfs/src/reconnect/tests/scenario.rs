@@ -102,7 +102,7 @@ fn an_explicit_stuck_rule_or_a_replaying_server_does_not_wait() {
 #[test]
 fn a_server_that_answers_out_of_order_is_left_soon_when_it_is_stuck() {
     let mut pair = Pair::connected(fresh(), 7);
-    pair.net.service = SECOND;
+    pair.net.service = 200 * MS;
     let slow = pair.call(false);
     pair.run_for(10 * MS);
     pair.net.service = MS;
