@@ -14,6 +14,7 @@ use super::attributes::{Keep, Learned, Stamp};
 use super::credentials::Credentials;
 use super::data::Pool;
 use super::directory::{Directories, MAX_CHUNK, MIN_CHUNK};
+use super::leaving::Leaving;
 use super::lookup::Names;
 use super::node::{Node, Nodes};
 use super::open::Opens;
@@ -65,6 +66,7 @@ impl Fs {
             directories: Directories::default(),
             lacks: Lacks::default(),
             journal,
+            leaving: Leaving::default(),
             questions: AtomicU64::new(1),
             unique: Unique::new(),
             client,

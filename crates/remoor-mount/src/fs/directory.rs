@@ -190,6 +190,7 @@ impl Fs {
         if offset == 0 {
             // rewinddir(3): what was read before does not count.
             *lock(&directory.stream) = Stream::default();
+            self.leaving.wait(directory.node.id).await;
         }
         let Some(mut cookie) = self.dots(&directory.node, offset, take) else { return Ok(()) };
         let mut taken = false;

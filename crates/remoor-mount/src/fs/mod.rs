@@ -16,6 +16,7 @@
 //! | [`directory`] | reading directories |
 //! | `control` | what the command around the mount sees and changes |
 //! | [`silly`] | files that are open while they have no name |
+//! | `leaving` | the names of those, on their way out |
 //! | `data` | data of regular files |
 
 pub mod attributes;
@@ -32,6 +33,7 @@ mod control;
 mod data;
 mod inode;
 mod journal;
+mod leaving;
 mod lookup;
 mod names;
 #[cfg(test)]
@@ -54,6 +56,7 @@ pub use node::{Node, NodeId, Nodes, ROOT};
 
 use credentials::Credentials;
 use directory::Directories;
+use leaving::Leaving;
 use open::Opens;
 use silly::Journal;
 
@@ -141,6 +144,8 @@ pub struct Fs {
     directories: Directories,
     lacks: Lacks,
     journal: Journal,
+    /// Silly names that are being removed.
+    pub(crate) leaving: Leaving,
     /// Orders questions: see [`attributes::Stamp`].
     questions: AtomicU64,
     /// Names no two creators share.

@@ -174,7 +174,10 @@ impl Fs {
     /// Removes an empty directory.
     pub async fn rmdir(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         let (dir, who) = (self.nodes.get(parent)?, self.who(caller));
-        let node = self.kept_node(&dir, name);
+        let node = match self.leaving.is_empty() {
+            true => self.kept_node(&dir, name),
+            false => self.settled(self.named(&dir, name, &who).await?).await,
+        };
         let change = self.change(&dir);
         let reply = self.call::<v3::Rmdir, _, _>(&who, place(&dir, name)).await?;
         self.removed(&dir, name, node.as_deref(), change, reply)
@@ -204,16 +207,25 @@ impl Fs {
         if status == NfsStat::Ok { Ok(()) } else { Err(self.refused(dir, status)) }
     }
 
+    /// `node`; if it is a directory, without the silly names of files that were closed before.
+    async fn settled(&self, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
+        if let Some(dir) = node.as_ref().filter(|node| node.is_dir()) {
+            self.leaving.wait(dir.id).await;
+        }
+        node
+    }
+
     /// The node that is known to have `name`.
     fn kept_node(&self, dir: &Node, name: &[u8]) -> Option<Arc<Node>> {
         let id = dir.state().names.as_ref()?.get(name)??;
         self.nodes.get(id).ok()
     }
 
-    /// The node that has `name`, if it can matter: while files are open the server is asked where nothing is known.
+    /// The node that has `name`, if it can matter: while files are open, or were a moment ago, the server is asked where
+    /// nothing is known.
     async fn named(&self, dir: &Node, name: &[u8], who: &Credential) -> Result<Option<Arc<Node>>, Errno> {
         let kept = self.kept_node(dir, name);
-        if kept.is_some() || self.opens.is_empty() {
+        if kept.is_some() || self.opens.is_empty() && self.leaving.is_empty() {
             return Ok(kept);
         }
         let reply = self.call::<v3::Lookup, _, _>(who, place(dir, name)).await?;
@@ -251,7 +263,7 @@ impl Fs {
         let at =
             |place: (NodeId, &[u8])| self.nodes.get(place.0).map(|dir| At { dir, name: Arc::from(place.1) });
         let (from, to) = (at(from)?, at(to)?);
-        let replaced = self.named(&to.dir, &to.name, &who).await?;
+        let replaced = self.settled(self.named(&to.dir, &to.name, &who).await?).await;
         if let Some(replaced) = replaced.clone()
             && self.must_stay(&to.dir, &replaced, &who).await?
         {

@@ -159,8 +159,7 @@ impl Drop for Opening<'_> {
         if !self.done
             && let Some(silly) = self.node.closed()
         {
-            let fs = self.fs.clone();
-            tokio::spawn(async move { fs.remove_silly(silly).await });
+            tokio::spawn(self.fs.remove_silly(silly));
         }
     }
 }
@@ -215,9 +214,9 @@ impl Fs {
             return Ok(());
         };
         self.data_discard(&file);
-        let fs = self.clone();
+        let removed = self.remove_silly(silly);
         Self::to_the_end(async move {
-            fs.remove_silly(silly).await;
+            removed.await;
             Ok(())
         })
         .await

@@ -71,7 +71,7 @@ impl Fs {
 
     /// Removes the last name of a file that is open.
     pub(crate) async fn silly_rename(
-        &self,
+        self: &Arc<Self>,
         dir: Arc<Node>,
         name: Arc<[u8]>,
         node: Arc<Node>,
@@ -91,7 +91,7 @@ impl Fs {
     /// RENAME to the last name of a file that is open. The file is linked to its silly name first, so that the name
     /// never goes away; where it cannot be linked it is renamed.
     pub(crate) async fn rename_over_open(
-        &self,
+        self: &Arc<Self>,
         from: At,
         to: At,
         replaced: Arc<Node>,
@@ -119,7 +119,7 @@ impl Fs {
     }
 
     /// `node` has the name `silly` until it is closed, which it may have been meanwhile.
-    async fn keep_until_closed(&self, node: &Node, silly: At, who: Arc<Credential>) {
+    async fn keep_until_closed(self: &Arc<Self>, node: &Node, silly: At, who: Arc<Credential>) {
         let silly = {
             let mut state = node.state();
             state.place = Some(Place { parent: silly.dir.id, name: silly.name.clone() });
@@ -136,10 +136,15 @@ impl Fs {
         }
     }
 
-    /// The file was closed: its silly name goes. If that fails the journal still has it.
-    pub(crate) async fn remove_silly(&self, silly: Silly) {
-        if self.remove_name(&silly.at, &silly.who).await {
-            self.journal.done(&silly.at.dir, &silly.at.name);
+    /// The file was closed: its silly name goes, and from this call on, not only once the future is polled, it is
+    /// [`Leaving`](super::leaving::Leaving). If it cannot be removed the journal still has it.
+    pub(crate) fn remove_silly(self: &Arc<Self>, silly: Silly) -> impl Future<Output = ()> + Send + use<> {
+        let (fs, departure) = (self.clone(), self.leaving.begin(silly.at.dir.id));
+        async move {
+            if fs.remove_name(&silly.at, &silly.who).await {
+                fs.journal.done(&silly.at.dir, &silly.at.name);
+            }
+            drop(departure);
         }
     }
 
@@ -157,7 +162,7 @@ impl Fs {
     }
 
     /// Removes every silly name: the mount ends, and with it what is open.
-    pub async fn remove_all_silly(&self) {
+    pub async fn remove_all_silly(self: &Arc<Self>) {
         for node in self.nodes.all() {
             let silly = node.state().silly.take();
             if let Some(silly) = silly {

@@ -16,6 +16,7 @@ use crate::site::{Site, eventually, names};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_removed_open_file_lives_until_it_is_closed", a_removed_open_file_lives_until_it_is_closed),
+    ("a_directory_is_empty_after_the_last_close", a_directory_is_empty_after_the_last_close),
     ("a_replaced_open_file_lives_until_it_is_closed", a_replaced_open_file_lives_until_it_is_closed),
     ("hidden_files_of_a_crashed_mount_are_removed", hidden_files_of_a_crashed_mount_are_removed),
     ("hard_links_are_one_file", hard_links_are_one_file),
@@ -146,6 +147,24 @@ fn names_are_bytes() {
         let listed = fs::read_dir(&mount.dir).unwrap().any(|e| e.unwrap().file_name().as_bytes() == name);
         assert!(listed, "{name:?}");
         fs::remove_file(&path).unwrap();
+    }
+}
+
+fn a_directory_is_empty_after_the_last_close() {
+    const ROUNDS: usize = 200;
+    let site = Site::plain();
+    let mount = site.mount("");
+    for n in 0..ROUNDS {
+        let dir = mount.path("d");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("f"), "f").unwrap();
+        let open = File::open(dir.join("f")).unwrap();
+        fs::remove_file(dir.join("f")).unwrap();
+        drop(open);
+        if n % 2 == 0 {
+            assert!(names(&dir).is_empty(), "round {n}");
+        }
+        fs::remove_dir(&dir).unwrap_or_else(|e| panic!("round {n}: {e}"));
     }
 }
 

@@ -1,11 +1,15 @@
 //! Files that are open while their name is removed or replaced.
 
+use std::pin::pin;
+use std::task::{Context, Waker};
+
 use remoor_nfs::v3::{self, NfsStat, Sattr};
 use tempfile::tempdir;
 
 use super::host::{Host, Mount, WRITE, user};
 use super::relay::{Deed, is, reply};
 use crate::errno::Errno;
+use crate::fs::open::OpenFlags;
 use crate::fs::silly::{Journal, clean_up};
 use crate::fs::{Config, NodeId, ROOT};
 
@@ -220,4 +224,34 @@ async fn an_answer_from_before_a_name_was_removed_does_not_make_the_last_one_loo
     mount.unlink(ROOT, "f").await.unwrap();
     mount.fs.fsync(id).await.unwrap();
     assert_eq!(silly_names(&mount).await.len(), 1, "it is open");
+}
+
+/// As the kernel does it: RELEASE is received, and is not waited for, before what comes next.
+#[tokio::test]
+async fn a_directory_is_empty_once_what_was_removed_in_it_is_closed() {
+    let host = Host::directory();
+    let mount = host.mount().await;
+    for n in 0..4 {
+        let dir = mount.mkdir(ROOT, "d").await.node;
+        let flags = OpenFlags(libc::O_RDWR | libc::O_CREAT);
+        let (_, opened) = mount.fs.create(&user(0), dir, b"f", 0o644, flags).await.unwrap();
+        mount.unlink(dir, "f").await.unwrap();
+        let mut release = pin!(mount.fs.release(opened.id));
+        let polled = release.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        match n {
+            0 => {}
+            1 => assert_eq!(mount.names(dir).await, [""; 0]),
+            2 => {
+                // What is known of names may have been forgotten meanwhile.
+                mount.fs.our_name(&mount.fs.nodes.get(ROOT).unwrap(), |names| names.remove(b"d"));
+            }
+            _ => {
+                mount.mkdir(ROOT, "e").await;
+                mount.rename("e", "d").await.unwrap();
+            }
+        }
+        mount.fs.rmdir(&user(0), ROOT, b"d").await.unwrap();
+        release.await.unwrap();
+    }
 }
