@@ -9,7 +9,7 @@ use anyhow::Context;
 use xtask::architecture::root;
 
 use crate::report::{Counts, Report};
-use crate::{cargo, fio, fuzz, guest, packages};
+use crate::{cargo, fio, fuzz, guest, mount, packages};
 
 /// Seconds that each fuzz target runs.
 const FUZZ_SECS: u64 = 10;
@@ -34,6 +34,7 @@ pub(crate) fn run(strict: bool) -> ExitCode {
     component(&mut report, "fmt", "rustfmt", &[&["fmt", "--all", "--check"], FUZZ_FMT]);
     component(&mut report, "clippy", "clippy", &[CLIPPY]);
     tests(&mut report);
+    mounts(&mut report);
     guests(&mut report);
     fuzz_targets(&mut report);
     // The licence test of this package needs no cargo-deny; where that is installed it checks the sources too.
@@ -168,6 +169,14 @@ impl Tally {
         self.returned += 1;
         self.counts += Counts::SKIPPED;
         self.skips.push(line.trim_start_matches(SKIPPED).trim_start_matches([':', ' ']).to_owned());
+    }
+}
+
+/// Suites of file systems on the mount.
+fn mounts(report: &mut Report) {
+    match mount::impossible() {
+        Some(reason) => report.skip("mount", &reason),
+        None => report.step("mount", mount::run_suite),
     }
 }
 

@@ -68,6 +68,12 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<ExitCode> {
     Ok(counts.exit_code())
 }
 
+/// The step of `cargo xtask test`.
+pub(crate) fn run_suite() -> anyhow::Result<Counts> {
+    let again = ["mount".into(), "suite".into()];
+    in_sandbox(&again, || prepare(&Task::Suite), || scenario(&Task::Suite))
+}
+
 /// Why nothing can be mounted here, if so.
 pub(crate) fn impossible() -> Option<String> {
     let why = (!is_root()).then(|| "namespaces and mounts need root".to_owned());
