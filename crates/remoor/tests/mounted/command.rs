@@ -340,5 +340,7 @@ fn a_hundred_cycles_leave_nothing_behind() {
         assert!(done && !mount.is_mounted(), "{n}: {said}");
     }
     eventually("every process has ended", || daemons(&site) == 0);
-    assert_eq!((sockets(), fs::read_dir(site.dir.path()).unwrap().count()), (before, files));
+    // The mount of a test before this may be about to end, and takes its socket with it.
+    eventually("no socket is left", || sockets() <= before);
+    assert_eq!(fs::read_dir(site.dir.path()).unwrap().count(), files);
 }
