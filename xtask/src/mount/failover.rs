@@ -13,8 +13,6 @@ use crate::report::Counts;
 /// Options of the mount unless others are asked for: both that leave from a fresh port, and that a stopped server is left
 /// in less than a second, whatever is in flight.
 const DEFAULT: [&str; 2] = ["noresvport,stuck=400", "resvport,rebind=fresh,stuck=400"];
-/// Failovers in `cargo xtask test`: each fault, and one more that finds its node broken before.
-const SUITE_ROUNDS: u32 = 4;
 
 /// How often, and with which mount.
 #[derive(Debug, clap::Args)]
@@ -34,12 +32,6 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// What `cargo xtask test` runs.
-    pub(super) fn suite() -> Self {
-        let options = DEFAULT.map(str::to_owned).into();
-        Self { rounds: SUITE_ROUNDS, options, balancer: "azure-standard".into(), seed: 1 }
-    }
-
     fn mounts(&self) -> Vec<&str> {
         if self.options.is_empty() {
             DEFAULT.to_vec()
