@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn both_fresh_ports_are_tried_unless_options_are_named() {
-        let mut options = Options { options: Vec::new(), ..Options::suite() };
+        let mut options =
+            Options { rounds: 4, options: Vec::new(), balancer: "azure-standard".into(), seed: 1 };
         assert_eq!(options.mounts(), DEFAULT);
         options.options = vec!["noresvport,nconnect=4".into()];
         assert_eq!(options.mounts(), ["noresvport,nconnect=4"]);
