@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::value_parser;
 
-use super::client::{self, Client};
-use super::place::{Servers, Which};
+use super::client::Client;
+use super::place::{Places, Servers};
 use crate::bench::load::Tools;
 use crate::bench::progress;
 use crate::report::Counts;
@@ -30,13 +30,7 @@ const TIME_WAIT: &str = "06";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    servers: Which,
-    /// Only these clients, by name; may be repeated [default: remoor]
-    #[arg(long, value_name = "NAME")]
-    client: Vec<String>,
-    /// A further client, as in `bench mount`; may be repeated
-    #[arg(long, value_name = "NAME=MOUNT-COMMAND", value_parser = client::parse)]
-    peer: Vec<Client>,
+    places: Places,
     /// Cycles with each client on each server
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
     count: u32,
@@ -45,16 +39,15 @@ pub(crate) struct Options {
 impl Options {
     /// What `cargo xtask test` runs.
     pub(super) fn suite() -> Self {
-        let servers = Which { server: vec!["ours".into()] };
-        Self { servers, client: Vec::new(), peer: Vec::new(), count: 10 }
+        Self { places: Places::ours(), count: 10 }
     }
 }
 
 /// Runs the cycles with each client on each server.
 pub(super) fn run(options: &Options) -> anyhow::Result<Counts> {
     let tools = Tools::built()?;
-    let clients = client::choose_or_ours(&tools, &options.client, &options.peer)?;
-    let servers = Servers::start(&options.servers, &tools)?;
+    let clients = options.places.clients(&tools)?;
+    let servers = Servers::start(&options.places.servers, &tools)?;
     let mut counts = Counts::default();
     for client in &clients {
         for (n, server) in servers.names().iter().enumerate() {

@@ -11,8 +11,8 @@ use clap::value_parser;
 use xtask::architecture::root;
 
 use super::build;
-use super::client::{self, Client, Mounted};
-use super::place::{Servers, Which};
+use super::client::Mounted;
+use super::place::{Places, Servers};
 use super::tools::FSX;
 use crate::bench::load::Tools;
 use crate::bench::progress;
@@ -50,13 +50,7 @@ copy_file_range = 2.0
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    servers: Which,
-    /// Only these clients, by name; may be repeated [default: remoor]
-    #[arg(long, value_name = "NAME")]
-    client: Vec<String>,
-    /// A further client, as in `bench mount`; may be repeated
-    #[arg(long, value_name = "NAME=MOUNT-COMMAND", value_parser = client::parse)]
-    peer: Vec<Client>,
+    places: Places,
     /// Operations of each run
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = value_parser!(u32).range(1..))]
     ops: u32,
@@ -71,22 +65,21 @@ pub(crate) struct Options {
 impl Options {
     /// What `cargo xtask test` runs: one short run.
     pub(super) fn suite() -> Self {
-        let servers = Which { server: vec!["ours".into()] };
-        Self { servers, client: Vec::new(), peer: Vec::new(), ops: SUITE_OPS, seeds: 1, seed: 1 }
+        Self { places: Places::ours(), ops: SUITE_OPS, seeds: 1, seed: 1 }
     }
 }
 
 /// Installs it and builds what it runs on.
 pub(super) fn prepare(options: &Options) -> anyhow::Result<()> {
-    build(options.client.iter().any(|name| name == "passthrough"))?;
+    build(options.places.want_ceiling())?;
     FSX.provide()
 }
 
 /// Runs every seed with every client on every server.
 pub(super) fn run(options: &Options) -> anyhow::Result<Counts> {
     let tools = Tools::built()?;
-    let clients = client::choose_or_ours(&tools, &options.client, &options.peer)?;
-    let servers = Servers::start(&options.servers, &tools)?;
+    let clients = options.places.clients(&tools)?;
+    let servers = Servers::start(&options.places.servers, &tools)?;
     let mut counts = Counts::default();
     for client in &clients {
         for (n, server) in servers.names().iter().enumerate() {

@@ -12,8 +12,8 @@ use serde::Serialize;
 use xtask::architecture::root;
 
 use super::build;
-use super::client::{self, Client};
-use super::place::{Servers, Which};
+use super::client::Client;
+use super::place::{Places, Servers};
 use super::tools::PJDFSTEST;
 use crate::bench::load::Tools;
 use crate::bench::server::Role;
@@ -49,13 +49,7 @@ entries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"], [\"games\", \"ga
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    servers: Which,
-    /// Only these clients, by name; may be repeated [default: remoor]
-    #[arg(long, value_name = "NAME")]
-    client: Vec<String>,
-    /// A further client, as in `bench mount`; its failures are shown and not judged; may be repeated
-    #[arg(long, value_name = "NAME=MOUNT-COMMAND", value_parser = client::parse)]
-    peer: Vec<Client>,
+    places: Places,
     /// Print every failure as JSON
     #[arg(long)]
     json: bool,
@@ -94,26 +88,21 @@ struct Known {
 impl Options {
     /// What `cargo xtask test` runs: all of it, which takes seconds.
     pub(super) fn suite() -> Self {
-        Self {
-            servers: Which { server: vec!["ours".into()] },
-            client: Vec::new(),
-            peer: Vec::new(),
-            json: false,
-        }
+        Self { places: Places::ours(), json: false }
     }
 }
 
 /// Installs the suite and builds what it runs on.
 pub(super) fn prepare(options: &Options) -> anyhow::Result<()> {
-    build(options.client.iter().any(|name| name == "passthrough"))?;
+    build(options.places.want_ceiling())?;
     PJDFSTEST.provide()
 }
 
 /// Runs it everywhere; a place that differs from the list is a failure.
 pub(super) fn run(options: &Options) -> anyhow::Result<Counts> {
     let tools = Tools::built()?;
-    let clients = client::choose_or_ours(&tools, &options.client, &options.peer)?;
-    let servers = Servers::start(&options.servers, &tools)?;
+    let clients = options.places.clients(&tools)?;
+    let servers = Servers::start(&options.places.servers, &tools)?;
     judge(&everywhere(&servers, &clients)?, options.json)
 }
 

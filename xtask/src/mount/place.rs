@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::client::{Client, Mounted, Target};
+use super::client::{self, Client, Mounted, Target};
 use crate::bench::load::Tools;
 use crate::bench::progress;
 use crate::bench::server::{self, Peer, Running};
@@ -24,8 +24,43 @@ pub(crate) struct Which {
 }
 
 impl Which {
+    /// Our server alone.
+    pub(crate) fn ours() -> Self {
+        Self { server: vec![OURS.into()] }
+    }
+
     fn names(&self) -> Vec<String> {
         if self.server.is_empty() { DEFAULT.map(str::to_owned).into() } else { self.server.clone() }
+    }
+}
+
+/// Where a task runs: on mounts of these servers by these clients.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Places {
+    #[command(flatten)]
+    pub(crate) servers: Which,
+    /// Only these clients, by name; may be repeated [default: remoor]
+    #[arg(long, value_name = "NAME")]
+    client: Vec<String>,
+    /// A further client, as in `bench mount`; may be repeated
+    #[arg(long, value_name = "NAME=MOUNT-COMMAND", value_parser = client::parse)]
+    peer: Vec<Client>,
+}
+
+impl Places {
+    /// Our client on our server.
+    pub(crate) fn ours() -> Self {
+        Self { servers: Which::ours(), client: Vec::new(), peer: Vec::new() }
+    }
+
+    /// The clients, in the order in which they run.
+    pub(crate) fn clients(&self, tools: &Tools) -> anyhow::Result<Vec<Client>> {
+        client::choose_or_ours(tools, &self.client, &self.peer)
+    }
+
+    /// Whether the bench's ceiling is among them, which has to be built.
+    pub(crate) fn want_ceiling(&self) -> bool {
+        self.client.iter().any(|name| name == "passthrough")
     }
 }
 

@@ -15,8 +15,8 @@ use clap::value_parser;
 use serde::Serialize;
 use serde_json::json;
 
-use super::client::{self, Client, Mounted, Vitals};
-use super::place::{Servers, Which};
+use super::client::{Mounted, Vitals};
+use super::place::{Places, Servers};
 use super::spark;
 use super::tools::FSX;
 use crate::bench::load::Tools;
@@ -119,13 +119,7 @@ const TREE: usize = 200;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    servers: Which,
-    /// Only these clients, by name; may be repeated [default: remoor]
-    #[arg(long, value_name = "NAME")]
-    client: Vec<String>,
-    /// A further client, as in `bench mount`; may be repeated
-    #[arg(long, value_name = "NAME=MOUNT-COMMAND", value_parser = client::parse)]
-    peer: Vec<Client>,
+    places: Places,
     /// Minutes with each client on each server
     #[arg(long, value_name = "M", default_value_t = 30, value_parser = value_parser!(u64).range(1..))]
     minutes: u64,
@@ -161,8 +155,8 @@ struct Outcome {
 /// Works with each client on each server.
 pub(super) fn run(options: &Options) -> anyhow::Result<Counts> {
     let tools = Tools::built()?;
-    let clients = client::choose_or_ours(&tools, &options.client, &options.peer)?;
-    let mut servers = Servers::start(&options.servers, &tools)?;
+    let clients = options.places.clients(&tools)?;
+    let mut servers = Servers::start(&options.places.servers, &tools)?;
     let tree = servers.work().join("tree");
     make_tree(&tree)?;
     let mut counts = Counts::default();
